@@ -144,15 +144,15 @@ def _bare(simulator: MujocoSimulator, case: Case, num_substeps: int) -> Callable
     import mujoco
 
     model, data, actuators = simulator._model, simulator._data, simulator._actuators
-    renderers = list(simulator._renderers.values())  # only one, because all images have one size
+    (renderer,) = simulator._renderers._renderers.values()  # all images have one size
 
     def step(targets: list[np.ndarray]) -> None:
         for values in targets:
             data.ctrl[actuators] = values
             mujoco.mj_step(model, data, num_substeps)
         for camera in case.cameras:
-            renderers[0].update_scene(data, camera=camera)
-            renderers[0].render()
+            renderer.update_scene(data, camera=camera)
+            renderer.render()
 
     return step
 

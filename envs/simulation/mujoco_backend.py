@@ -1,5 +1,6 @@
 """The implementation of `Simulator` with MuJoCo on the CPU, one world per simulator."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from ..arms.arm import Arm
 from ..arms.meshes import Meshes
 from ..geometry import Floats
-from .mujoco_look import ModelAppearance, make_renderer
+from .mujoco_look import ModelAppearance, Renderers, fixed_camera
 from .mujoco_model import build_spec, mujoco
 from .scene import Appearance, Quality, Scene, Start, require_known
 
@@ -32,18 +33,35 @@ class MujocoSimulator:
     `envs.simulation.simulator.Simulator` documents the methods in more detail.
     """
 
-    def __init__(self, *, meshes: Meshes | None = None) -> None:
-        """Store the meshes of the arm; with None, images show the arm's primitive shapes."""
+    def __init__(self, *, meshes: Meshes | None = None, renderers: Renderers | None = None) -> None:
+        """Store what images need.
+
+        Args:
+            meshes: the meshes of the arm; None: images show the arm's primitive shapes.
+            renderers: renderers that are shared with other worlds of the same scene; None: own
+                renderers.
+        """
         self._meshes = meshes
+        self._renderers = renderers or Renderers()
 
     def build(self, scene: Scene, arm: Arm) -> None:
         """Build the world: the MuJoCo model of the scene and the arm."""
-        self._scene = scene
+        self._use(build_spec(scene, arm, meshes=self._meshes).compile(), scene, arm)
+
+    def another(self, renderers: Renderers) -> "MujocoSimulator":
+        """Return another world of the same scene; call this method before the first `reset`.
+
+        Args:
+            renderers: the renderers of the new world.
+        """
+        world = MujocoSimulator(meshes=self._meshes, renderers=renderers)
+        world._use(copy.copy(self._model), self._scene, self._arm)
+        return world
+
+    def _use(self, model: mujoco.MjModel, scene: Scene, arm: Arm) -> None:
+        self._model, self._scene, self._arm = model, scene, arm
         self._servos = (*arm.servos, *arm.hand_servos)
-        self._model = build_spec(scene, arm, meshes=self._meshes).compile()
-        self._data = mujoco.MjData(self._model)
-        self._renderers: dict[tuple[int, int, Quality], mujoco.Renderer] = {}
-        model = self._model
+        self._data = mujoco.MjData(model)
         self._actuators = np.array([model.actuator(servo.name).id for servo in self._servos])
         self._qpos = {model.joint(i).name: int(model.jnt_qposadr[i]) for i in range(model.njnt)}
         self._dof = {model.joint(i).name: int(model.jnt_dofadr[i]) for i in range(model.njnt)}
@@ -55,6 +73,7 @@ class MujocoSimulator:
         self._joint_indices: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._body_indices: dict[tuple[str, ...], NDArray[Any]] = {}
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
+        self._cameras: dict[str, mujoco.MjvCamera] = {}
 
     def reset(self, start: Start, appearance: Appearance) -> None:
         """Reset the world to a start; speeds are 0, and servo targets are the start positions."""
@@ -164,13 +183,11 @@ class MujocoSimulator:
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
         """Return an image [h w 3] of a camera; `quality` None is the fastest quality."""
-        key = (height, width, quality or _FAST)
-        if key not in self._renderers:
-            self._renderers[key] = make_renderer(self._model, *key)
-        renderer = self._renderers[key]
-        renderer.update_scene(self._data, camera=camera)
-        # MuJoCo returns a view with negative strides, which torch cannot wrap.
-        return np.ascontiguousarray(renderer.render())
+        if camera not in self._cameras:
+            self._cameras[camera] = fixed_camera(self._model, camera)
+        return self._renderers.render(
+            self._model, self._data, self._cameras[camera], (height, width), quality or _FAST
+        )
 
     def positions(self) -> Floats:
         """Return the positions [q] of all joints and movable boxes: MuJoCo's `qpos`."""
@@ -208,9 +225,7 @@ class MujocoSimulator:
 
     def close(self) -> None:
         """Free the graphics memory of the renderers."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        self._renderers.close()
 
     def _body_ids(self, names: Sequence[str]) -> NDArray[Any]:
         key = tuple(names)

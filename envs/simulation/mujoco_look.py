@@ -7,6 +7,7 @@ rendering without a GPU is slow.
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toto_robot.rendering import NONE, remedy
 
@@ -111,3 +112,60 @@ def make_renderer(
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = quality.shadows
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
     return renderer
+
+
+class Renderers:
+    """The renderers of one thread, by image size and quality; worlds of one scene can share them.
+
+    An OpenGL context belongs to the thread that uses it, so all calls must come from one thread.
+    """
+
+    def __init__(self) -> None:
+        self._renderers: dict[tuple[int, int, Quality], mujoco.Renderer] = {}
+        self._option = mujoco.MjvOption()
+
+    def render(
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        camera: mujoco.MjvCamera,
+        size: tuple[int, int],
+        quality: Quality,
+    ) -> NDArray[np.uint8]:
+        """Return an image [h w 3] of a world.
+
+        Args:
+            model: the model of the world. It may differ from the models of earlier calls in what an
+                episode changes (poses, sizes, colours, lights), but not in meshes and textures.
+            data: the state of the world.
+            camera: the camera, see `fixed_camera`.
+            size: height and width of the image, pixels.
+            quality: the quality of the image.
+        """
+        key = (*size, quality)
+        if key not in self._renderers:
+            self._renderers[key] = make_renderer(model, *key)
+        renderer = self._renderers[key]
+        # `Renderer.update_scene` does the same, but only for the model that it was made with.
+        everything = int(mujoco.mjtCatBit.mjCAT_ALL)
+        mujoco.mjv_updateScene(model, data, self._option, None, camera, everything, renderer.scene)
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free the graphics memory; a later `render` allocates it again."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+
+def fixed_camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
+    """Return the camera of the model with this name, for rendering.
+
+    Raises:
+        ValueError: the model has no camera of this name.
+    """
+    cameras = [model.camera(index).name for index in range(model.ncam)]
+    camera = mujoco.MjvCamera()
+    camera.fixedcamid = cameras.index(require_known(name, cameras, "camera"))
+    camera.type = int(mujoco.mjtCamera.mjCAMERA_FIXED)
+    return camera

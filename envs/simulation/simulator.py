@@ -1,11 +1,10 @@
 """The `Simulator` protocol: the methods that an environment needs from a physics engine.
 
-A physics engine can simulate one world (as `MujocoSimulator` does) or many worlds at once. In the
-shape `[*batch ...]` of an array, `batch` is the axis of the worlds; an engine of one world has no
-such axis. The `reset` of an engine of many worlds has an additional argument `rows`: the indices of
-the worlds to reset, or None for all worlds. Poses are in the frame of their world. Returned arrays
+A `Simulator` simulates one world; a `BatchSimulator` (see `batch.py`) simulates many worlds. Both
+are `Measurable`. In the shape `[*batch ...]` of an array, `batch` is the axis of the worlds; a
+simulator of one world has no such axis. Poses are in the frame of their world. Returned arrays
 never share memory with the engine. Every engine must pass the tests in
-tests/envs/simulation/test_simulator_contract.py; add an entry for a new engine there.
+tests/envs/simulation/test_simulator_contract.py.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,26 @@ from ..geometry import Floats
 from .scene import Appearance, Quality, Scene, Start
 
 
-class Simulator(Protocol):
+class Measurable(Protocol):
+    """One world or many worlds whose state can be measured."""
+
+    def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
+        """Return the positions (rad or m) and velocities (rad/s or m/s) of these joints.
+
+        Each array has the shape [*batch names].
+        """
+        ...
+
+    def bodies(self, names: Sequence[str]) -> Floats:
+        """Return the poses [*batch names 7] of bodies: position in m, then quaternion, w first."""
+        ...
+
+    def contact_forces(self, names: Sequence[str]) -> Floats:
+        """Return the magnitude of the total contact force on each body [*batch names], N."""
+        ...
+
+
+class Simulator(Measurable, Protocol):
     """A physics simulator of one arm in one scene."""
 
     def build(self, scene: Scene, arm: Arm) -> None:
@@ -35,7 +53,7 @@ class Simulator(Protocol):
         ...
 
     def set_joint_targets(self, targets: Floats) -> None:
-        """Set the targets [*batch servos] of all servos: first the arm's, then the hand's."""
+        """Set the targets [servos] of all servos: first the arm's, then the hand's."""
         ...
 
     def step(self, num_steps: int) -> None:
@@ -47,26 +65,11 @@ class Simulator(Protocol):
         ...
 
     def follow(self, targets: Floats, num_steps: int) -> None:
-        """Set k targets per servo [k *batch servos]; run `num_steps` time steps after each.
+        """Set k targets per servo [k servos]; run `num_steps` time steps after each.
 
         Raises:
             RuntimeError: the physics diverged.
         """
-        ...
-
-    def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return the positions (rad or m) and velocities (rad/s or m/s) of these joints.
-
-        Each array has the shape [*batch names].
-        """
-        ...
-
-    def bodies(self, names: Sequence[str]) -> Floats:
-        """Return the poses [*batch names 7] of bodies: position in m, then quaternion, w first."""
-        ...
-
-    def contact_forces(self, names: Sequence[str]) -> Floats:
-        """Return the magnitude of the total contact force on each body [*batch names], N."""
         ...
 
     def push(self, name: str, force_n: Sequence[float]) -> None:
@@ -87,11 +90,11 @@ class Simulator(Protocol):
     def render(
         self, camera: str, height: int, width: int, quality: Quality | None = None
     ) -> NDArray[np.uint8]:
-        """Return an image [*batch h w 3] of a camera; `quality` None is the fastest quality."""
+        """Return an image [h w 3] of a camera; `quality` None is the fastest quality."""
         ...
 
     def save(self) -> Floats:
-        """Return the complete state of the physics [*batch n], which `restore` accepts."""
+        """Return the complete state of the physics [n], which `restore` accepts."""
         ...
 
     def restore(self, state: Floats) -> None:

@@ -1,7 +1,7 @@
-"""What every `Simulator` must keep: a second one plugs in by one more entry in `BACKENDS`.
+"""What every simulator must keep: each batched backend of `BACKENDS`, and the one-world MuJoCo.
 
-A backend of many worlds has a batch axis, and its `reset` takes `rows` besides: which worlds begin
-anew, None for all. `Rows` is such a backend in its simplest form, so that the tests hold for both.
+A backend whose packages are missing here is skipped. `SameStart` gives a batched simulator the
+`reset` of one world, so that the tests hold for both.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from envs.arms.franka import FRANKA_PANDA as ARM
+from envs.simulation.backends import BACKENDS, make_backend
 from envs.simulation.mujoco_backend import MujocoSimulator
 from envs.simulation.scene import (
     Appearance,
@@ -131,65 +132,22 @@ OTHER_START = replace(
 )
 
 
-class Rows:
-    """Run worlds one after the other; every array gets a first axis for them."""
+class SameStart:
+    """A batched simulator that resets its worlds to the same start, and returns numpy images."""
 
-    def __init__(self, num_worlds: int) -> None:
-        self.worlds = [MujocoSimulator() for _ in range(num_worlds)]
+    def __init__(self, simulator):
+        self.batch = simulator
 
-    def build(self, scene, arm):
-        for world in self.worlds:
-            world.build(scene, arm)
+    def __getattr__(self, name):
+        return getattr(self.batch, name)
 
     def reset(self, start, appearance, rows=None):
-        for row in range(len(self.worlds)) if rows is None else rows:
-            self.worlds[row].reset(start, appearance)
+        num_rows = self.batch.num_worlds if rows is None else len(rows)
+        self.batch.reset(rows, [start] * num_rows, [appearance] * num_rows)
 
-    def set_joint_targets(self, targets):
-        for world, row in zip(self.worlds, targets, strict=True):
-            world.set_joint_targets(row)
-
-    def step(self, num_steps):
-        for world in self.worlds:
-            world.step(num_steps)
-
-    def follow(self, targets, num_steps):
-        for index, world in enumerate(self.worlds):
-            world.follow(targets[:, index], num_steps)
-
-    def joints(self, names):
-        positions, velocities = zip(*(world.joints(names) for world in self.worlds), strict=True)
-        return np.stack(positions), np.stack(velocities)
-
-    def bodies(self, names):
-        return np.stack([world.bodies(names) for world in self.worlds])
-
-    def contact_forces(self, names):
-        return np.stack([world.contact_forces(names) for world in self.worlds])
-
-    def push(self, name, force_n):
-        for world in self.worlds:
-            world.push(name, force_n)
-
-    def displace(self, name, offset_m):
-        for world in self.worlds:
-            world.displace(name, offset_m)
-
-    def render(self, camera, height, width, quality=None):
-        return np.stack([world.render(camera, height, width, quality) for world in self.worlds])
-
-    def save(self):
-        return np.stack([world.save() for world in self.worlds])
-
-    def restore(self, state):
-        if len(state) != len(self.worlds):
-            raise ValueError(f"a state of {len(self.worlds)} worlds, got {len(state)}")
-        for world, row in zip(self.worlds, state, strict=True):
-            world.restore(row)
-
-    def close(self):
-        for world in self.worlds:
-            world.close()
+    def render(self, *args, **kwargs):
+        images = self.batch.render(*args, **kwargs)
+        return images if isinstance(images, np.ndarray) else images.cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,14 +162,23 @@ class Backend:
         return np.broadcast_to(values, (*self.batch, *np.shape(values))).copy()
 
 
-BACKENDS = {
-    "mujoco": Backend(make=MujocoSimulator, batch=()),
-    "rows": Backend(make=lambda: Rows(2), batch=(2,)),
-}
-BATCHED = {name: backend for name, backend in BACKENDS.items() if backend.batch}
+def batched(name, num_worlds=2):
+    """Return a batched backend; skip the test where its packages are missing."""
+
+    def make():
+        try:
+            return SameStart(make_backend(name, num_worlds))
+        except ImportError as error:
+            pytest.skip(str(error))
+
+    return Backend(make=make, batch=(num_worlds,))
 
 
-@pytest.fixture(scope="module", params=BACKENDS.values(), ids=BACKENDS)
+BATCHED = {name: batched(name) for name in BACKENDS}
+ALL = {"one world": Backend(make=MujocoSimulator, batch=()), **BATCHED}
+
+
+@pytest.fixture(scope="module", params=ALL.values(), ids=ALL)
 def built(request):
     simulator = request.param.make()
     simulator.build(SCENE, ARM)
@@ -454,6 +421,78 @@ def test_rows_have_their_own_targets(backend_):
     first = simulator.joints(("joint1",))[0][:, 0]
     np.testing.assert_allclose(first, wanted[:, 0], atol=0.02)
     simulator.close()
+
+
+@pytest.fixture(params=BATCHED.values(), ids=BATCHED)
+def worlds(request):
+    """Return two worlds, of which the second begins elsewhere and looks different."""
+    simulator = request.param.make()
+    simulator.build(SCENE, ARM)
+    red = Appearance(paints={"cube": Paint(rgb=(1.0, 0.0, 0.0))})
+    simulator.batch.reset(None, [START, OTHER_START], [Appearance(), red])
+    yield simulator
+    simulator.close()
+
+
+def test_worlds_have_their_own_starts_and_looks(worlds):
+    arm = worlds.joints(ARM.joint_names)[0]
+    np.testing.assert_allclose(arm, [START.arm_rad, OTHER_START.arm_rad], atol=1e-6)
+    cubes = worlds.bodies(("cube",))[:, 0]
+    wanted = [start.box_poses["cube"] for start in (START, OTHER_START)]
+    np.testing.assert_allclose(cubes, wanted, atol=1e-6)
+    blue, red = worlds.render("viewer", HEIGHT_PX, WIDTH_PX)
+    assert (blue[..., 2] > blue[..., 0].astype(int) + 60).any()
+    assert not (red[..., 2] > red[..., 0].astype(int) + 60).any()
+
+
+def test_images_of_some_rows_are_those_of_all(worlds):
+    every = worlds.render("eye", HEIGHT_PX, WIDTH_PX)
+    assert np.abs(every[0].astype(int) - every[1]).max() > 50
+    for rows in ([1], [0], [0, 1]):
+        some = worlds.render("eye", HEIGHT_PX, WIDTH_PX, rows=rows)
+        np.testing.assert_array_equal(some, every[rows])
+
+
+def test_push_and_displacement_of_one_row_leave_the_others_untouched(worlds):
+    before = worlds.bodies(BODIES)
+    worlds.displace("chest", (0.0, 0.0, 0.1), rows=[1])
+    after = worlds.bodies(BODIES)
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_allclose(after[1, 2, :3] - before[1, 2, :3], [0, 0, 0.1], atol=1e-6)
+    worlds.push("cube", (4.0, 0.0, 0.0), rows=[1])
+    worlds.step(100)
+    moved = np.abs(worlds.bodies(("cube",)) - before[:, :1])[:, 0, 0]
+    assert moved[0] < 1e-3
+    assert moved[1] > 0.02
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_world_does_not_depend_on_how_many_others_run(name):
+    outcomes = []
+    for num_worlds in (1, 3):
+        backend_ = batched(name, num_worlds)
+        simulator = backend_.make()
+        simulator.build(SCENE, ARM)
+        starts = [OTHER_START, START, START][-num_worlds:]
+        simulator.batch.reset(None, starts, [Appearance()] * num_worlds)
+        simulator.set_joint_targets(targets(backend_, change=0.2))
+        simulator.step(60)
+        outcomes.append(
+            [*(values[-1] for values in seen(simulator)), simulator.render("wrist", 32, 32)[-1]]
+        )
+        simulator.close()
+    assert_equal(*outcomes)
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [2], [-1]])
+def test_rows_that_do_not_exist_or_appear_twice_are_an_error(worlds, rows):
+    with pytest.raises(ValueError, match="rows"):
+        worlds.batch.reset(rows, [START] * len(rows), [Appearance()] * len(rows))
+
+
+def test_unknown_backend_is_an_error_that_names_the_known():
+    with pytest.raises(ValueError, match=f"unknown backend 'bullet'; known: {', '.join(BACKENDS)}"):
+        make_backend("bullet", 2)
 
 
 # Moving
