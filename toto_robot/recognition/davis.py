@@ -31,18 +31,18 @@ from ..encoders.vision import NoVision, RandomVision, VisionConfig
 from ..files import write_json
 from ..runs import claim, report_found
 from .davis_report import TrackingScores, write_tracking
-from .davis_sequences import DavisSequence, list_sequences
+from .davis_sequences import LEAST_FRAMES, DavisSequence, list_sequences
 from .label_propagation import LabelMemory, PropagationConfig
 from .masks import draw_mask, read_mask, write_mask
 from .patch_features import PatchFeatures, open_patches
 from .segmentation_scores import score_frame
 
-__all__ = ["DavisConfig", "davis"]
+__all__ = ["DavisConfig", "TrackingConfig", "davis"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DavisConfig:
-    """Settings of the command `davis`.
+class TrackingConfig:
+    """Settings of tracking that do not depend on the image size.
 
     Attributes:
         data: the folder of DAVIS, with `JPEGImages`, `Annotations` and `ImageSets`.
@@ -50,12 +50,12 @@ class DavisConfig:
         image_folder: name of the subfolder with images of one size.
         sequences: names of the sequences; null: those in `ImageSets/<year>/val.txt`, or all
             sequences if this file does not exist.
+        max_frames: only the first frames of each sequence are used, at most this number; null: all
+            frames, as in DAVIS.
         encoder: the encoder; `none` uses the colours of patches: layer 0 is their pixels, layer 1
             is their histogram.
         layers: numbers of the layers whose features are used, 0 for the token embedding; null:
             `encoder.layer`, or all layers if that is null too.
-        image_size: side of the square to which frames are resized, pixels; a larger side has more
-            tokens.
         rope_base: base of the rotary angles, such as 50000 for more tokens than in training; null:
             as in training.
         propagation: settings of the propagation.
@@ -67,9 +67,9 @@ class DavisConfig:
     year: int
     image_folder: str
     sequences: tuple[str, ...] | None
+    max_frames: int | None
     encoder: VisionConfig
     layers: tuple[int, ...] | None
-    image_size: int
     rope_base: float | None
     propagation: PropagationConfig
     device: str
@@ -79,9 +79,11 @@ class DavisConfig:
         """Check the year, the layers and the frame rate."""
         if self.year not in (2016, 2017):
             raise ValueError(f"year must be 2016 or 2017, got {self.year}")
+        if self.max_frames is not None and self.max_frames < LEAST_FRAMES:
+            raise ValueError(f"max_frames must be at least {LEAST_FRAMES}, got {self.max_frames}")
         if self.layers is not None and not self.layers:
             raise ValueError("layers must name at least one layer, or be null for all")
-        if self.layers is not None and self._encoder_layer() is not None:
+        if self.layers is not None and self.encoder_layer() is not None:
             raise ValueError("layers and encoder.layer are both set; set one of them to null")
         if self.video_rate_hz is not None and not self.video_rate_hz > 0:
             raise ValueError(f"video_rate_hz must be above 0, got {self.video_rate_hz}")
@@ -92,7 +94,7 @@ class DavisConfig:
         Raises:
             ValueError: a layer does not exist.
         """
-        layer = self._encoder_layer()
+        layer = self.encoder_layer()
         layers = self.layers or (known if layer is None else (layer,))
         if unknown := [number for number in layers if number not in known]:
             raise ValueError(
@@ -100,8 +102,21 @@ class DavisConfig:
             )
         return tuple(layers)
 
-    def _encoder_layer(self) -> int | None:
+    def encoder_layer(self) -> int | None:
+        """Return the layer that the settings of the encoder name, or None."""
         return None if isinstance(self.encoder, NoVision) else self.encoder.layer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DavisConfig(TrackingConfig):
+    """Settings of the command `davis`.
+
+    Attributes:
+        image_size: side of the square to which frames are resized, pixels; a larger side has more
+            tokens.
+    """
+
+    image_size: int
 
 
 def davis(config: DavisConfig, out: Path) -> TrackingScores:
@@ -113,7 +128,12 @@ def davis(config: DavisConfig, out: Path) -> TrackingScores:
         ValueError: a file is missing, damaged or of another size, or a layer does not exist; the
             message names it.
     """
-    sequences = list_sequences(config.data, config.year, config.image_folder, config.sequences)
+    sequences = tuple(
+        sequence.first_frames(config.max_frames)
+        for sequence in list_sequences(
+            config.data, config.year, config.image_folder, config.sequences
+        )
+    )
     claim(out, config)
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
     source = open_patches(encoder, config.image_size, config.rope_base)

@@ -74,12 +74,22 @@ class TrackingScores:
                     rows.append(row)
         return rows
 
+    def both(self, layer: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return J&F of each object at a layer, and the numbers of the sequences, both [o]."""
+        index = self.layers.index(layer)
+        means = [one[:, index].mean((0, 2)) for one in self.scores]
+        return np.concatenate(means), self._groups()
+
+    def _groups(self) -> NDArray[np.int64]:
+        """Return the number of the sequence of each object."""
+        return np.repeat(np.arange(len(self.names)), [one.shape[2] for one in self.scores])
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per layer, and a last row for the first mask, kept in all frames.
 
         `gain` is the paired difference of J&F to that last row.
         """
-        groups = np.repeat(np.arange(len(self.names)), [one.shape[2] for one in self.scores])
+        groups = self._groups()
         table = np.array([[row[name] for name in MEASURES] for row in self.objects()])
         table = table.reshape(len(self.layers) + 1, len(groups), len(MEASURES))
         both = table[:, :, [0, 3]].mean(2)  # J&F of each object

@@ -6,7 +6,7 @@ ImageSets/<year>/val.txt                     names of the sequences, one per lin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..data.images import read_image
 from ..data.walk import walk
 from .masks import read_mask
 
-__all__ = ["DavisSequence", "list_sequences"]
+__all__ = ["LEAST_FRAMES", "DavisSequence", "list_sequences"]
 
 LEAST_FRAMES = 3  # the first and the last frame have no score
 
@@ -37,6 +37,10 @@ class DavisSequence:
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
     one_object: bool
+
+    def first_frames(self, number: int | None) -> "DavisSequence":
+        """Return this sequence without the frames after the first `number`; None: all frames."""
+        return replace(self, frames=self.frames[:number], masks=self.masks[:number])
 
     def frame(self, number: int, size: tuple[int, ...] | None) -> NDArray[np.uint8]:
         """Read a frame, uint8 [h w 3].

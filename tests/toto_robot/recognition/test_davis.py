@@ -12,6 +12,8 @@ import torch
 from tests.command_lines import run
 from tests.toto_robot.tiny import tiny_toto
 from toto_robot.data.video import read_frames
+from toto_robot.recognition.davis_report import TrackingScores
+from toto_robot.recognition.davis_resolution import compare_sizes
 from toto_robot.recognition.label_propagation import LabelMemory, PropagationConfig, largest
 from toto_robot.recognition.masks import object_colours, read_mask, write_mask
 
@@ -88,6 +90,71 @@ def test_davis_runs_encoders_at_another_image_size(tmp_path, encoder):
     with (tmp_path / "out/sequences.csv").open() as file:
         assert {row["object"] for row in csv.DictReader(file)} == {"1"}  # all objects are one
     assert not (tmp_path / "out/videos").exists()
+
+
+def test_image_sizes_are_compared_at_the_layer_that_is_best_at_the_first(tmp_path):
+    data, out = write_davis(tmp_path / "data", frames=6), tmp_path / "out"
+    line = f"data={data} out={out} encoder=none max_frames=4 image_sizes=[32,64,128] device=cpu"
+    done = run("toto_robot.recognition.davis_resolution", line)
+    assert done.code == 0, done.err
+    found = results(out)
+    runs = [results(out / f"size-{size}") for size in (32, 64, 128)]
+    assert [len(one["layers"]) for one in runs] == [3, 2, 2]  # all layers at the first size alone
+    assert found["layer"] == runs[0]["best_layer"]
+    scores = [
+        next(row["J&F"] for row in one["layers"] if row["layer"] == found["layer"]) for one in runs
+    ]
+    assert [row["J&F"] for row in found["sizes"]] == pytest.approx(scores)
+    pairs = {(row["from"], row["to"]): row for row in found["differences"]}
+    assert list(pairs) == [(32, 64), (32, 128), (64, 128)]
+    last = pairs[32, 128]
+    assert last["difference"] == pytest.approx(scores[2] - scores[0])
+    assert last["higher"] == 2
+    assert last["difference_low"] > 0
+    assert found["verdict"] == "confirmed"
+    with (out / "size-64/sequences.csv").open() as file:
+        assert {row["frames"] for row in csv.DictReader(file)} == {"2"}  # of the first 4 frames
+    (out / "size-128/scores/dots.json").unlink()  # as if it had been stopped there
+    again = run("toto_robot.recognition.davis_resolution", line)
+    assert again.code == 0, again.err
+    assert "continuing: 1 of 2 sequences found" in again.out
+    assert results(out) == found
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("image_sizes=[64]", "two or more different sizes in ascending order, got (64,)"),
+        ("image_sizes=[64,32]", "in ascending order, got (64, 32)"),
+        ("max_frames=2", "max_frames must be at least 3, got 2"),
+    ],
+)
+def test_bad_settings_of_the_comparison_of_sizes_are_named(tmp_path, setting, message):
+    done = run("toto_robot.recognition.davis_resolution", f"out={tmp_path}/out {setting}")
+    assert done.code == 1
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("apart", "verdict"),
+    [((0.2, 0.3, 0.1), "confirmed"), ((-0.2, -0.3, -0.1), "not confirmed"),
+     ((0.2, -0.3, 0.1), "no clear result")],
+)  # fmt: skip
+def test_the_verdict_needs_an_interval_without_zero(apart, verdict):
+    def scores(values):
+        rows = np.zeros((4, 2, 1, 2))
+        return [np.add(rows, value) for value in values]
+
+    small = TrackingScores(names=("a", "b", "c"), layers=(5,), scores=tuple(scores((0.5,) * 3)))
+    large = TrackingScores(
+        names=("a", "b", "c"), layers=(5,), scores=tuple(scores(0.5 + np.array(apart)))
+    )
+    found = compare_sizes((128, 256), [small, large])
+    assert found["verdict"] == verdict
+    (row,) = found["differences"]
+    assert row["difference"] == pytest.approx(np.mean(apart))
+    assert row["difference_low"] >= min(apart) - 1e-9
+    assert row["difference_high"] <= max(apart) + 1e-9
 
 
 def test_scores_do_not_depend_on_the_format_of_the_masks(tmp_path):
