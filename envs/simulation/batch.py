@@ -63,11 +63,17 @@ class BatchSimulator(Measurable, Protocol):
         """
         ...
 
-    def follow(self, targets: Floats, num_steps: int) -> None:
+    def follow(self, targets: Floats, num_steps: int, rows: Rows | None = None) -> None:
         """Set k targets per servo [k n servos]; run `num_steps` time steps after each.
 
+        Args:
+            targets: the targets of all worlds.
+            num_steps: the number of time steps after each of the k targets.
+            rows: the worlds to advance; None: all. An engine that cannot advance only some worlds
+                advances all, so the state of the other worlds is undefined until their next reset.
+
         Raises:
-            RuntimeError: the physics of a world diverged.
+            RuntimeError: the physics of one of these worlds diverged.
         """
         ...
 

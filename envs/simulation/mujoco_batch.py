@@ -78,13 +78,16 @@ class MujocoBatch:
         """
         self._each(lambda row: self._worlds[row].step(num_steps))
 
-    def follow(self, targets: Floats, num_steps: int) -> None:
+    def follow(self, targets: Floats, num_steps: int, rows: Rows | None = None) -> None:
         """Set k targets per servo [k n servos] in sequence; run `num_steps` time steps after each.
+
+        Only the worlds `rows` are advanced.
 
         Raises:
             RuntimeError: the physics of a world diverged.
         """
-        self._each(lambda row: self._worlds[row].follow(targets[:, row], num_steps))
+        chosen = chosen_rows(rows, self.num_worlds)
+        self._each(lambda row: self._worlds[row].follow(targets[:, row], num_steps), chosen)
 
     def joints(self, names: Sequence[str]) -> tuple[Floats, Floats]:
         """Return positions (rad or m) and velocities (rad/s or m/s), each [n names]."""

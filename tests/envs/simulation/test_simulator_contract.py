@@ -466,6 +466,18 @@ def test_push_and_displacement_of_one_row_leave_the_others_untouched(worlds):
     assert moved[1] > 0.02
 
 
+def test_rows_that_follow_targets_do_so_whether_or_not_the_others_do(worlds):
+    wanted = np.stack([START.arm_rad + 0.1, OTHER_START.arm_rad + 0.1])
+    wanted = np.concatenate([wanted, [START.hand, START.hand]], axis=1)
+    saved = worlds.save()
+    worlds.follow(np.stack([wanted] * 3), 5)
+    every = [values[1:] for values in seen(worlds)]
+    worlds.batch.reset(None, [START, OTHER_START], [Appearance()] * 2)
+    worlds.restore(saved)
+    worlds.follow(np.stack([wanted] * 3), 5, rows=[1])
+    assert_equal([values[1:] for values in seen(worlds)], every)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_world_does_not_depend_on_how_many_others_run(name):
     outcomes = []
