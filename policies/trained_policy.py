@@ -27,7 +27,7 @@ from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import AnyEnv
 from .student import KIND, StudentPolicy, load_student, read_metadata, read_origin
-from .vision import EpisodeEmbedder, NoVision, VisionConfig
+from .vision import EpisodeEmbedder, NoVision, PixelVision, VisionConfig
 
 
 class TrainedPolicy:
@@ -169,10 +169,11 @@ def relocated(
         ValueError: the student has no encoder, or `now` changes layer, pool or temporal context.
     """
     if now is not None:
-        if isinstance(vision, NoVision):
-            raise ValueError(f"{folder} was trained without images: remove encoder=")
-        if isinstance(now, NoVision):
-            raise ValueError(f"{folder} was trained with an encoder: remove encoder=none")
+        if isinstance(vision, NoVision | PixelVision):
+            what = "images" if isinstance(vision, NoVision) else "an encoder, on raw pixels"
+            raise ValueError(f"{folder} was trained without {what}: remove encoder=")
+        if isinstance(now, NoVision | PixelVision):
+            raise ValueError(f"{folder} was trained with an encoder: remove encoder={now.kind}")
         place = str(now) if isinstance(now, (str, Path)) else now.name_or_path
         before = to_dict(vision)
         changed = [
@@ -186,7 +187,7 @@ def relocated(
                 f"encoder=FOLDER, without {', '.join(changed)}"
             )
         vision = replace(vision, name_or_path=place)
-    if not isinstance(vision, NoVision):
+    if not isinstance(vision, NoVision | PixelVision):
         name = vision.name_or_path
         shipped = (*shipped_encoders(), *shipped_baselines())
         if not is_hub_name(name) and name not in shipped and not Path(name).exists():

@@ -8,13 +8,21 @@ from numpy.typing import NDArray
 
 from toto_robot import FrameEncoder
 from toto_robot.encoders.contract import NO_PAST, Codes
-from toto_robot.encoders.vision import NoVision, RandomVision, TotoVision, VisionConfig, VitVision
+from toto_robot.encoders.vision import (
+    NoVision,
+    PixelVision,
+    RandomVision,
+    TotoVision,
+    VisionConfig,
+    VitVision,
+)
 from toto_robot.moved import moved_names
 
 __all__ = [
     "EncoderId",
     "EpisodeEmbedder",
     "NoVision",
+    "PixelVision",
     "RandomVision",
     "TotoVision",
     "VisionConfig",

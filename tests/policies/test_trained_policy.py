@@ -16,7 +16,7 @@ import policies
 from policies import TrainedPolicy, load_policy
 from policies.student import StudentPolicy
 from policies.train import train
-from policies.vision import NoVision, VitVision
+from policies.vision import NoVision, PixelVision, VitVision
 from tests.policies.fake_world import metadata, save_tiny_encoder, toto
 from tests.policies.test_train import config
 from toto_robot import StreamConfig, load_encoder
@@ -86,6 +86,15 @@ def test_a_policy_without_vision_looks_at_no_image(tmp_path):
     StudentPolicy(metadata(None, NoVision())).save(tmp_path / "policy")
     action = load_policy(tmp_path).act({"proprio": np.zeros(3, np.float32)})
     assert (action.shape, action.dtype) == ((2,), np.float32)
+
+
+def test_a_policy_on_raw_pixels_needs_no_file_of_an_encoder(tmp_path):
+    vision = PixelVision()
+    StudentPolicy(metadata(vision.build(torch.device("cpu")), vision)).save(tmp_path / "policy")
+    seen = {"image_eye": np.zeros((32, 32, 3), np.uint8), "proprio": np.zeros(3, np.float32)}
+    assert load_policy(tmp_path, "cpu").act(seen).shape == (2,)
+    with pytest.raises(ValueError, match="without an encoder, on raw pixels: remove encoder="):
+        load_policy(tmp_path, "cpu", encoder="toto-nano")
 
 
 @pytest.mark.parametrize("name", [*shipped_encoders(), *shipped_baselines()])

@@ -1,9 +1,11 @@
 """Settings of the encoder of a command: the group `encoder`, the same in all commands.
 
-    encoder=nano | mae_nano | stream | random | none | mvp encoder.name_or_path=FILE | FOLDER
+    encoder=nano | mae_nano | stream | random | pixels | none | FOLDER
+    encoder=mvp encoder.name_or_path=FILE
 
-Two choices are controls, with which results of the trained encoder are compared. `random` has
-the same architecture and cost, but random weights. `none` uses proprioception only.
+Three choices are controls, with which results of the trained encoder are compared. `random` has
+the same architecture and cost, but random weights. `pixels` is the frame at 16 x 16 pixels. `none`
+uses proprioception only.
 """
 
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import torch
 from .contract import FrameEncoder
 from .encoder import Encoder
 from .loading import load_encoder, load_toto
+from .pixels import PixelEncoder
 from .streamed import StreamedEncoder
 from .streaming import StreamConfig
 from .vit_files import load_vit
@@ -21,6 +24,7 @@ from .vit_files import load_vit
 __all__ = [
     "AnyToto",
     "NoVision",
+    "PixelVision",
     "RandomVision",
     "TotoVision",
     "VisionConfig",
@@ -88,6 +92,18 @@ class RandomVision:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PixelVision:
+    """Settings of the baseline of raw pixels: each frame at 16 x 16 pixels, without a model."""
+
+    kind: ClassVar[str] = "pixels"
+
+    def build(self, device: torch.device) -> FrameEncoder:
+        """Return the encoder, which always computes on the CPU."""
+        del device
+        return PixelEncoder()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NoVision:
     """Settings for a policy whose input is only proprioception; no images are rendered."""
 
@@ -143,7 +159,7 @@ class VitVision:
 
 
 AnyToto = TotoVision | RandomVision  # for commands that need tokens and layers
-VisionConfig = AnyToto | VitVision | NoVision
+VisionConfig = AnyToto | VitVision | PixelVision | NoVision
 
 
 def build_toto(

@@ -21,18 +21,17 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
 from ..encoders.contract import FrameEncoder
 from ..encoders.encoder import Encoder
 from ..encoders.patches import PatchEncoder
+from ..encoders.pixels import PIXELS_SIDE, PixelEncoder, small_pixels
 from ..encoders.vit import VitEncoder
 from ..files import write_json
 
 __all__ = ["LayerSource", "PixelLayers", "cache_array", "open_layers", "small_pixels"]
 
-PIXELS_SIDE = 16  # image side of the control without an encoder, pixels
 READ_SIZE = 128  # side at which this control reads images, pixels
 EXAMPLES = 32  # number of examples that are computed together
 
@@ -130,20 +129,13 @@ class PixelLayers:
         return torch.from_numpy(inputs)[:, None].float()
 
 
-def small_pixels(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Resize images [... h w 3] to 16 x 16: [... 3 16 16] in [0, 1]."""
-    flat = torch.from_numpy(frames).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2).float()
-    small = adaptive_avg_pool2d(flat, PIXELS_SIDE) / 255
-    return small.reshape(*frames.shape[:-3], *small.shape[1:]).numpy()
-
-
 def open_layers(encoder: FrameEncoder | None) -> LayerSource:
-    """Return the source of features for an encoder. None returns `PixelLayers`, the raw pixels.
+    """Return the source of features for an encoder; without one, `PixelLayers`, the raw pixels.
 
     Raises:
         ValueError: the features of single layers of this encoder are not accessible.
     """
-    if encoder is None:
+    if encoder is None or isinstance(encoder, PixelEncoder):
         return PixelLayers()
     if isinstance(encoder, Encoder):
         return TotoLayers(encoder)

@@ -27,7 +27,7 @@ from ..cli import command
 from ..config import to_dict
 from ..data.video import write_video
 from ..device import choose_device
-from ..encoders.vision import NoVision, RandomVision, VisionConfig
+from ..encoders.vision import NoVision, PixelVision, RandomVision, VisionConfig
 from ..files import write_json
 from ..runs import claim, report_found
 from .davis_report import TrackingScores, write_tracking
@@ -104,7 +104,7 @@ class TrackingConfig:
 
     def encoder_layer(self) -> int | None:
         """Return the layer that the settings of the encoder name, or None."""
-        return None if isinstance(self.encoder, NoVision) else self.encoder.layer
+        return None if isinstance(self.encoder, NoVision | PixelVision) else self.encoder.layer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,7 +249,7 @@ class _DrawnFrames(Sequence[NDArray[np.uint8]]):
 
 
 def _name(encoder: VisionConfig) -> str:
-    if isinstance(encoder, NoVision):
+    if isinstance(encoder, NoVision | PixelVision):
         return "colours"
     untrained = "untrained " if isinstance(encoder, RandomVision) else ""
     return f"{untrained}{Path(encoder.name_or_path).name}"

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot, pixel_unshuffle
 
 from ..encoders.contract import FrameEncoder
+from ..encoders.pixels import PixelEncoder
 from ..encoders.resized import PatchedEncoder, at_image_size
 
 __all__ = ["ColourPatches", "PatchFeatures", "open_patches"]
@@ -59,7 +60,7 @@ def open_patches(
         ValueError: the encoder has no features of patches, the image size is not supported, or
             `rope_base` is given without an encoder.
     """
-    if encoder is None:
+    if encoder is None or isinstance(encoder, PixelEncoder):
         if rope_base is not None:
             raise ValueError("rope_base has no effect without an encoder; set rope_base=null")
         return ColourPatches(image_size)
