@@ -94,7 +94,7 @@ def measure(case: Case, barrier: Barrier | None = None) -> tuple[Cost, Cost]:
     actions, targets = _record(env, case)
     env.reset(seed=SEED)
     state = env.save()
-    bare = _bare(simulator, case, env._num_substeps)
+    bare = _bare(simulator, case, env.design.num_substeps)
     turns: tuple[list[Cost], list[Cost]] = ([], [])
     for _ in range(NUM_TURNS):
         if barrier is not None:

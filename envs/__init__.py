@@ -35,7 +35,12 @@ if importlib.util.find_spec("gymnasium") is not None:
         )
     # The environment itself truncates episodes after the protocol's number of steps.
     for _id in ENVIRONMENTS:
-        gymnasium.register(id=_id, entry_point=_ENTRY_POINT, kwargs={"env_id": _id})
+        gymnasium.register(
+            id=_id,
+            entry_point=_ENTRY_POINT,
+            vector_entry_point=f"{__name__}.catalogue:make_vec",
+            kwargs={"env_id": _id},
+        )
 
 keep_old_paths(
     __name__,

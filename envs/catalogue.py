@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from .arms.arm import Arm
 from .arms.franka import FRANKA_PANDA, FRANKA_PANDA_PIXMC
 from .arms.kuka import KUKA_ALLEGRO, KUKA_ALLEGRO_PIXMC, OPEN_HAND
+from .batch_manipulation import BatchManipulationEnv
 from .manipulation import ManipulationEnv
 from .protocols import ROBOT, Protocol, pixmc
 from .simulation.scene import Camera
@@ -299,3 +300,16 @@ def make(*, env_id: str, protocol: str = "robot", **options: Any) -> Manipulatio
     """Return an environment; `options` are passed to `ManipulationEnv`, which documents them."""
     chosen = variant(env_id, protocol)
     return ManipulationEnv(arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options)
+
+
+def make_vec(
+    *, env_id: str, num_envs: int, protocol: str = "robot", **options: Any
+) -> BatchManipulationEnv:
+    """Return a vector environment whose worlds run in one simulator.
+
+    `options` are passed to `BatchManipulationEnv`, which documents them.
+    """
+    chosen = variant(env_id, protocol)
+    return BatchManipulationEnv(
+        num_envs, arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options
+    )

@@ -11,14 +11,28 @@ from .arms.arm import Arm, Servo
 from .geometry import Floats
 from .protocols import Protocol
 from .randomisation import ActionNoise
-from .simulation.scene import Start
-from .simulation.simulator import Simulator
+from .simulation.simulator import Measurable
 
 
 class Controller:
-    """A converter from actions to position targets of the servos of arm and hand."""
+    """A converter from actions to position targets of the servos of arm and hand.
 
-    def __init__(self, arm: Arm, protocol: Protocol) -> None:
+    In the shapes of arrays, `*b` is the number of worlds; it is missing for a single world.
+
+    Attributes:
+        arm_targets: [*b j] stored targets of the arm's joints, rad.
+        hand_targets: [*b h] stored targets of the hand's servos, rad or m.
+        hand_command: [*b h] newest action elements for the hand's servos, in [-1, 1].
+    """
+
+    def __init__(self, arm: Arm, protocol: Protocol, batch: tuple[int, ...] = ()) -> None:
+        """Compute the scales and limits of all servos.
+
+        Args:
+            arm: the arm.
+            protocol: how actions are converted.
+            batch: () for one world; (n,) for n worlds.
+        """
         self._protocol = protocol
         self._num_arm = len(arm.servos)
         servos = (*arm.servos, *arm.hand_servos)
@@ -30,7 +44,7 @@ class Controller:
             [np.inf if servo.max_lead is None else servo.max_lead for servo in servos]
         )
         self._most = np.array([servo.max_speed for servo in servos]) / protocol.rate_hz
-        self._ramp = np.arange(1, protocol.num_targets + 1)[:, None] / protocol.num_targets
+        self._ramp = np.arange(1, protocol.num_targets + 1) / protocol.num_targets
         self._leads = bool(np.isfinite(self._max_lead).any())
         if protocol.hand_action == "absolute":
             self.action_kind = "joint_increment"
@@ -49,35 +63,43 @@ class Controller:
         )
         self._scale = np.array(self.action_scale)
         self._half_range = (self._upper - self._lower) / 2
-        self.arm_targets = self.hand_targets = self.hand_command = np.zeros(0)
+        self.arm_targets = np.zeros((*batch, self._num_arm))
+        self.hand_targets = np.zeros((*batch, len(arm.hand_servos)))
+        self.hand_command = self.hand_targets.copy()
 
-    def reset(self, start: Start) -> None:
-        """Set the stored targets to the joint positions at the start of an episode."""
+    def reset(self, arm_rad: Floats, hand: Floats, rows: Any = ...) -> None:
+        """Set the stored targets to the joint positions at the start of an episode.
+
+        Args:
+            arm_rad: [*b j] positions of the arm's joints, rad.
+            hand: [*b h] positions of the hand's servos, rad or m.
+            rows: indices of the worlds to reset; `...`: all.
+        """
         lower, upper = self._lower[self._num_arm :], self._upper[self._num_arm :]
-        self.arm_targets, self.hand_targets = start.arm_rad.copy(), start.hand.copy()
-        self.hand_command = 2 * (start.hand - lower) / (upper - lower) - 1
+        self.arm_targets[rows], self.hand_targets[rows] = arm_rad, hand
+        self.hand_command[rows] = 2 * (hand - lower) / (upper - lower) - 1
 
     @property
     def holding(self) -> Floats:
-        """The action [a] without a new command: increments of 0.
+        """The action [*b a] without a new command: increments of 0.
 
         If the hand's action elements are absolute, they are those of the newest hand command.
         """
         absolute = self._protocol.hand_action == "absolute"
-        hand = self.hand_command if absolute else np.zeros(len(self.hand_command))
-        return np.concatenate([np.zeros(self._num_arm), hand])
+        hand = self.hand_command if absolute else np.zeros_like(self.hand_command)
+        return np.concatenate([np.zeros_like(self.arm_targets), hand], axis=-1)
 
-    def targets(self, action: Floats, simulator: Simulator) -> Floats:
-        """Update the stored targets by an action, and return what to send to the servos.
+    def targets(self, action: Floats, simulator: Measurable) -> Floats:
+        """Update the stored targets by an action [*b a], and return what to send to the servos.
 
         Returns:
-            [n servos]: n targets per servo, rad or m, to be sent one after the other during one
-            control step; n is `Protocol.num_targets`.
+            [k *b servos]: k targets per servo, rad or m, to be sent one after the other during one
+            control step; k is `Protocol.num_targets`.
         """
         protocol, num_arm = self._protocol, self._num_arm
         lower, upper = self._lower, self._upper
-        positions = self._mean @ simulator.joints(self._servo_joints)[0] if self._leads else None
-        before = np.concatenate([self.arm_targets, self.hand_targets])
+        positions = simulator.joints(self._servo_joints)[0] @ self._mean.T if self._leads else None
+        before = np.concatenate([self.arm_targets, self.hand_targets], axis=-1)
         if protocol.hand_action == "increment":
             after = clip_to(before + self._scale * action, lower, upper)
             sent_before, sent_after = before, after
@@ -86,16 +108,18 @@ class Controller:
         else:
             if positions is not None:
                 before = clip_to(before, positions - self._max_lead, positions + self._max_lead)
-            self.hand_command = action[num_arm:].copy()
+            self.hand_command = action[..., num_arm:].copy()
             wanted = lower + (action + 1) * self._half_range
             after = before + clip_to(wanted - before, -self._most, self._most)
-            arm = before[:num_arm] + protocol.arm_increment_rad * action[:num_arm]
-            after[:num_arm] = clip_to(arm, lower[:num_arm], upper[:num_arm])
+            arm = before[..., :num_arm] + protocol.arm_increment_rad * action[..., :num_arm]
+            after[..., :num_arm] = clip_to(arm, lower[:num_arm], upper[:num_arm])
             sent_before, sent_after = before, after
-        self.arm_targets, self.hand_targets = after[:num_arm].copy(), after[num_arm:].copy()
+        self.arm_targets = after[..., :num_arm].copy()
+        self.hand_targets = after[..., num_arm:].copy()
         if protocol.num_targets == 1:
             return sent_after[None]
-        return sent_before + self._ramp * (sent_after - sent_before)
+        ramp = self._ramp.reshape(-1, *[1] * after.ndim)
+        return sent_before + ramp * (sent_after - sent_before)
 
 
 class ActionDelay:

@@ -11,7 +11,7 @@ from .controller import Controller, servo_means
 from .geometry import Floats
 from .protocols import Reading
 from .randomisation import ProprioNoise
-from .simulation.simulator import Simulator
+from .simulation.simulator import Measurable
 from .tasks.task import Task, state_names
 
 # Bounds of the observation vectors; readings beyond them are clipped.
@@ -22,10 +22,13 @@ _MAX_REPORTED_STATE = 10.0
 
 
 class Readings:
-    """A reader of measured quantities from the simulator, with the names and bounds of each."""
+    """A reader of measured quantities from the simulator, with the names and bounds of each.
+
+    In the shapes of arrays, `*b` is the number of worlds; it is missing for a single world.
+    """
 
     def __init__(self, arm: Arm, task: Task) -> None:
-        self._task = task
+        self._task, self._sizes = task, task.sizes(arm)
         self._joints = arm.joint_names + arm.hand_joint_names
         self._num_arm = len(arm.servos)
         # For a gripper the width is reported: the sum over its two fingers.
@@ -87,14 +90,14 @@ class Readings:
 
     def read(
         self,
-        simulator: Simulator,
+        simulator: Measurable,
         controller: Controller,
         measured: Any,
         wanted: Collection[Reading],
         noise: ProprioNoise | None = None,
-        rng: np.random.Generator | None = None,
+        draws: Floats | None = None,
     ) -> dict[Reading, Floats]:
-        """Return the measured quantities of simulator and controller, by name.
+        """Return the measured quantities [*b m] of simulator and controller, by name.
 
         Args:
             simulator: the simulator.
@@ -102,20 +105,20 @@ class Readings:
             measured: quantities that `Task.measure` returned.
             wanted: names of the required readings; the result may contain others too.
             noise: standard deviations of noise on joint positions and velocities; None: no noise.
-            rng: random generator of the noise; None: no noise.
+            draws: [*b 2 joints] numbers that `draw` returned, for the noise; None: no noise.
         """
         positions, velocities = simulator.joints(self._joints)
         num_arm = self._num_arm
-        if noise is not None and rng is not None:
-            deviation = np.full(len(positions), noise.hand_position)
+        if noise is not None and draws is not None:
+            deviation = np.full(positions.shape[-1], noise.hand_position)
             deviation[:num_arm] = noise.position_rad
-            positions = positions + deviation * rng.normal(size=len(positions))
-            velocities = velocities + noise.velocity_rad_s * rng.normal(size=len(positions))
+            positions = positions + deviation * draws[..., 0, :]
+            velocities = velocities + noise.velocity_rad_s * draws[..., 1, :]
         read: dict[Reading, Floats] = {
-            "arm_position": positions[:num_arm],
-            "arm_velocity": velocities[:num_arm],
+            "arm_position": positions[..., :num_arm],
+            "arm_velocity": velocities[..., :num_arm],
             "arm_target": controller.arm_targets,
-            "hand_position": self._sum @ positions[num_arm:],
+            "hand_position": positions[..., num_arm:] @ self._sum.T,
             "hand_command": controller.hand_command,
         }
         # Expensive readings are computed only on request.
@@ -123,6 +126,13 @@ class Readings:
             read["scaled_position"] = 2 * (positions - self._middle) / self._range
             read["scaled_velocity"] = 0.1 * velocities
         if "task" in wanted:
-            task = [np.atleast_1d(measured[name]) for name in self._task.state]
-            read["task"] = np.concatenate(task)
+            task = [
+                np.asarray(measured[name])[..., None] if self._sizes[name] == 1 else measured[name]
+                for name in self._task.state
+            ]
+            read["task"] = np.concatenate(task, axis=-1)
         return read
+
+    def draw(self, rng: np.random.Generator) -> Floats:
+        """Draw standard normal numbers [2 joints], for the noise of positions and velocities."""
+        return rng.normal(size=(2, len(self._joints)))

@@ -209,10 +209,10 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             ResetNeeded: all environments must be reset, but the mask selects only some of them.
         """
         self._check_open()
-        seeds = _seeds(seed, self.num_envs)
+        seeds = seed_of_each(seed, self.num_envs)
         mask = np.ones(self.num_envs, np.bool_)
         if options is not None and "reset_mask" in options:
-            mask = _checked_mask(options["reset_mask"], self.num_envs)
+            mask = checked_mask(options["reset_mask"], self.num_envs)
             options = {key: value for key, value in options.items() if key != "reset_mask"}
             if self._needs_reset and not mask.all():
                 raise ResetNeeded(f"all environments must be reset, got reset_mask={mask}")
@@ -367,7 +367,12 @@ class WorkerVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return results
 
 
-def _seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+def seed_of_each(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    """Return the seed of each environment, as Gymnasium derives it from the argument of `reset`.
+
+    Raises:
+        ValueError: the number of seeds is not the number of environments.
+    """
     if seed is None:
         return [None] * num_envs
     if isinstance(seed, int | np.integer):
@@ -377,7 +382,13 @@ def _seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int |
     return list(seed)
 
 
-def _checked_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+def checked_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+    """Return `options["reset_mask"]`, which selects the environments to reset.
+
+    Raises:
+        TypeError: the mask is not an array of bools.
+        ValueError: the mask has the wrong shape or no true element.
+    """
     name = "options['reset_mask']"
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         what = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__

@@ -49,6 +49,8 @@ class MujocoBatch:
         self._meshes = meshes
         self._lanes = [_Lane(index) for index in range(self.num_threads)]
         self._close = weakref.finalize(self, _close, self._lanes)
+        # At exit, Python has already ended the threads when it runs finalizers.
+        self._close.atexit = False  # pyrefly: ignore  # missing in its stub
 
     def build(self, scene: Scene, arm: Arm) -> None:
         """Build the worlds: the MuJoCo model is compiled once, and copied for each world."""

@@ -10,7 +10,7 @@ from toto_robot.moved import moved_names
 from ..arms.arm import Arm
 from ..geometry import Floats, Vector, points_on
 from ..simulation.scene import Scene, Space, Start
-from ..simulation.simulator import Simulator
+from ..simulation.simulator import Measurable
 from .cabinet_fixture import (
     CABINET,
     DRAWER,
@@ -117,7 +117,7 @@ class CabinetTask(ArmTask):
         places = {CABINET: start.fixture_positions_m[CABINET] + shift_m}
         return replace(start, box_poses=poses, box_sizes_m=sizes, fixture_positions_m=places)
 
-    def measure(self, simulator: Simulator, arm: Arm) -> Measured:
+    def measure(self, simulator: Measurable, arm: Arm) -> Measured:
         """Return the opening of the drawer and the positions of handle, tool, palm and fingertips.
 
         Also returned are the orientation of the tool, the vectors from fingertips to handle, and

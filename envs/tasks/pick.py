@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..arms.arm import Arm
 from ..geometry import Floats, points_on, turned
 from ..simulation.scene import Box, Paint, Scene, Space, Start
-from ..simulation.simulator import Simulator
+from ..simulation.simulator import Measurable
 from .room import BASE_POSITION_M, BASE_YAW_RAD, FLOOR_BOX, LIGHTING
 from .task import ArmTask, Measured, draw_hand, draw_joints, tool_palm_and_tips
 
@@ -126,7 +126,7 @@ class PickTask(ArmTask):
         sizes = {**start.box_sizes_m, CUBE: (edge, edge, edge)}
         return replace(start, box_poses={**start.box_poses, CUBE: pose}, box_sizes_m=sizes)
 
-    def measure(self, simulator: Simulator, arm: Arm) -> Measured:
+    def measure(self, simulator: Measurable, arm: Arm) -> Measured:
         """Return the positions of cube, tool, palm and fingertips.
 
         Also returned are the orientations of cube and tool, the vectors from fingertips to cube,

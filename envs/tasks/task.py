@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..arms.arm import Arm, Fingertip
 from ..geometry import Floats, Vector
 from ..simulation.scene import Camera, Scene, Space, Start
-from ..simulation.simulator import Simulator
+from ..simulation.simulator import Measurable
 
 Measured = Mapping[str, Floats]
 
@@ -73,7 +73,7 @@ class Task(Protocol):
         """Draw the random start of an episode."""
         ...
 
-    def measure(self, simulator: Simulator, arm: Arm) -> Measured:
+    def measure(self, simulator: Measurable, arm: Arm) -> Measured:
         """Measure the quantities that `rewards`, `at_goal`, `failed` and the state need.
 
         Returns:
