@@ -27,6 +27,7 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 STAMP := $(VENV)/.installed-$(TORCH)
 ARM_STAMP := $(VENV)/.installed-$(TORCH)-arm
 TEST_STAMP := $(VENV)/.installed-$(TORCH)-test
+WARP_STAMP := $(VENV)/.installed-$(TORCH)-warp
 LIBRARY_STAMP := $(VENV)/.installed-$(TORCH)-library
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3
 
@@ -56,7 +57,7 @@ test: install-test rendering check
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
 	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow" tests/real_robot
 
-test-slow: install-test rendering
+test-slow: install-test $(WARP_STAMP) rendering
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not gpu and not hardware and not twin"
 	$(BIN)/python -m pytest -q -p no:xdist -m "slow and twin and not hardware" tests/real_robot
 
@@ -171,6 +172,11 @@ $(TEST_STAMP): $(ARM_STAMP)
 	$(PIP) install -q -c constraints.txt -e ".[sim,train,sb3,export,lerobot,ray,viewer,robomimic,dev]"
 	$(PIP) install -q -c constraints.txt --no-deps pylibfranka
 	$(PIP) install -q -c constraints.txt --no-deps lavavu-osmesa || true
+	@touch $@
+
+# Only the slow tests use it: its kernels are compiled for minutes before the first step.
+$(WARP_STAMP): $(TEST_STAMP)
+	$(PIP) install -q -c constraints.txt -e ".[warp]"
 	@touch $@
 
 $(LIBRARY_STAMP): $(STAMP)

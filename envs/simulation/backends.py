@@ -12,9 +12,27 @@ def _mujoco(num_worlds: int, **options: Any) -> BatchSimulator:
     return MujocoBatch(num_worlds, **options)
 
 
+def _mujoco_warp(num_worlds: int, **options: Any) -> BatchSimulator:
+    from . import mujoco_model  # noqa: F401  # before MuJoCo Warp: it chooses how MuJoCo renders
+
+    try:
+        from .mujoco_warp_batch import MujocoWarpBatch
+    except ModuleNotFoundError as error:
+        if error.name not in ("mujoco_warp", "warp"):
+            raise
+        raise ImportError(
+            "backend='mujoco_warp' needs MuJoCo Warp: pip install 'toto-robot[warp]'",
+            name=error.name,
+        ) from error
+    return MujocoWarpBatch(num_worlds, **options)
+
+
 # The engines by name. Each function imports its engine when it is called, because the packages of
 # an engine can be missing: then it raises an ImportError that names the extra to install.
-BACKENDS: dict[str, Callable[..., BatchSimulator]] = {"mujoco": _mujoco}
+BACKENDS: dict[str, Callable[..., BatchSimulator]] = {
+    "mujoco": _mujoco,
+    "mujoco_warp": _mujoco_warp,
+}
 
 
 def make_backend(name: str, num_worlds: int, **options: Any) -> BatchSimulator:

@@ -4,6 +4,7 @@ A backend whose packages are missing here is skipped. `SameStart` gives a batche
 `reset` of one world, so that the tests hold for both.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -176,9 +177,18 @@ def batched(name, num_worlds=2):
 
 BATCHED = {name: batched(name) for name in BACKENDS}
 ALL = {"one world": Backend(make=MujocoSimulator, batch=()), **BATCHED}
+SLOW = {"mujoco_warp"}  # compiles for more than a minute before its first step
 
 
-@pytest.fixture(scope="module", params=ALL.values(), ids=ALL)
+def cases(values):
+    """Return one parameter for each of these values by name."""
+    return [
+        pytest.param(value, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        for name, value in values.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=cases(ALL))
 def built(request):
     simulator = request.param.make()
     simulator.build(SCENE, ARM)
@@ -390,7 +400,7 @@ def test_poses_belong_to_the_joints_after_a_step(backend, simulator):
     np.testing.assert_allclose(hand, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend_", BATCHED.values(), ids=BATCHED)
+@pytest.mark.parametrize("backend_", cases(BATCHED))
 def test_reset_of_some_rows_leaves_the_others_untouched(backend_):
     simulator = backend_.make()
     simulator.build(SCENE, ARM)
@@ -409,7 +419,7 @@ def test_reset_of_some_rows_leaves_the_others_untouched(backend_):
     simulator.close()
 
 
-@pytest.mark.parametrize("backend_", BATCHED.values(), ids=BATCHED)
+@pytest.mark.parametrize("backend_", cases(BATCHED))
 def test_rows_have_their_own_targets(backend_):
     simulator = backend_.make()
     simulator.build(SCENE, ARM)
@@ -423,7 +433,7 @@ def test_rows_have_their_own_targets(backend_):
     simulator.close()
 
 
-@pytest.fixture(params=BATCHED.values(), ids=BATCHED)
+@pytest.fixture(params=cases(BATCHED))
 def worlds(request):
     """Return two worlds, of which the second begins elsewhere and looks different."""
     simulator = request.param.make()
@@ -478,7 +488,7 @@ def test_rows_that_follow_targets_do_so_whether_or_not_the_others_do(worlds):
     assert_equal([values[1:] for values in seen(worlds)], every)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", cases({name: name for name in BACKENDS}))
 def test_world_does_not_depend_on_how_many_others_run(name):
     outcomes = []
     for num_worlds in (1, 3):
@@ -505,6 +515,14 @@ def test_rows_that_do_not_exist_or_appear_twice_are_an_error(worlds, rows):
 def test_unknown_backend_is_an_error_that_names_the_known():
     with pytest.raises(ValueError, match=f"unknown backend 'bullet'; known: {', '.join(BACKENDS)}"):
         make_backend("bullet", 2)
+
+
+def test_missing_package_of_a_backend_is_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    for module in ("mujoco_warp_batch", "mujoco_warp_look"):
+        monkeypatch.delitem(sys.modules, f"envs.simulation.{module}", raising=False)
+    with pytest.raises(ImportError, match=r"toto-robot\[warp\]"):
+        make_backend("mujoco_warp", 2)
 
 
 # Moving
