@@ -89,6 +89,22 @@ def test_cached_and_recomputed_features_give_the_same_heads(tmp_path, head, caps
     torch.testing.assert_close(*logits, rtol=0.02, atol=0.02)  # float16 in the cache
 
 
+def test_probes_of_all_layers_cost_one_pass_of_the_encoder(tmp_path):
+    source = open_layers(tiny_toto(16))
+    clips, labels = squares(24)
+    examples, encoded = examples_of(source, clips, labels), []
+    compute = source.features
+    source.features = lambda inputs: encoded.append(len(inputs)) or compute(inputs)
+    config = dataclasses.replace(CONFIG, epochs=5)
+    probe = Probe(source, examples, config, tmp_path / "cache", RANKS)
+    heads = probe.train(np.arange(16), tiny_engine(), tmp_path / "run", RANKS)
+    probe.predict(heads, np.arange(16, 24))
+    assert sum(encoded) == 24 + 1  # one example more, for the size of the features
+    again = Probe(source, examples, config, tmp_path / "cache", RANKS)
+    again.train(np.arange(16), tiny_engine(), tmp_path / "again", RANKS)
+    assert sum(encoded) == 24 + 2  # the cache is used again
+
+
 def test_a_cache_resumes_after_an_interruption_and_is_renewed_for_other_facts(tmp_path):
     calls = []
 
