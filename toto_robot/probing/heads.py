@@ -1,10 +1,12 @@
-"""Classification heads on frozen features. There are three kinds.
+"""Classification heads on frozen features. There are four kinds.
 
     linear            averages the tokens, and applies a linear layer (paper section 3.5)
     attention         pools the tokens by attention with matrices W_k and W_v and one learned query,
                       and applies a linear layer (paper section 3.5)
     cross_attention   has a block of cross attention with one learned query and an MLP, and a linear
                       layer (paper A.7, Table 16)
+    low_rank          applies a linear layer to all tokens at their positions, without pooling. Its
+                      weight matrix has a low rank, because it would be large otherwise
 
 `LayerHeads` has one head for each layer of an encoder. All heads are trained together, and do not
 affect each other.
@@ -27,10 +29,14 @@ __all__ = [
     "HeadKind",
     "LayerHeads",
     "LinearHead",
+    "LowRankHead",
+    "ProbeKind",
     "build_head",
 ]
 
 HeadKind = Literal["linear", "attention", "cross_attention"]
+ProbeKind = Literal["linear", "attention", "cross_attention", "low_rank"]  # heads of probes
+RANK = 8  # of `LowRankHead`
 HEAD_WIDTH = 64  # largest width of an attention head of `CrossAttentionHead`
 SMALLEST_DEVIATION = 1e-3  # minimum divisor of a feature, so that constant features stay small
 
@@ -111,8 +117,34 @@ class CrossAttentionHead(nn.Module):
         return self.classifier(hidden + self.mlp(self.norm_mlp(hidden)))
 
 
-def build_head(kind: HeadKind, dim: int, num_classes: int) -> nn.Module:
-    """Return an untrained head for features of width ``dim``."""
+class LowRankHead(nn.Module):
+    """A linear classifier of tokens at fixed positions, for classes that are places in the image.
+
+    Each token is projected to 8 numbers, by the same matrix at all positions. A linear layer then
+    reads the numbers of all tokens. A head that pools tokens must first learn to attend to one of
+    them, which takes many examples if it is one of hundreds; this head does not pool.
+    """
+
+    def __init__(self, dim: int, num_classes: int, num_tokens: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.projection = nn.Linear(dim, RANK, bias=False)
+        nn.init.normal_(self.projection.weight, std=dim**-0.5, generator=generator)
+        self.classifier = _classifier(num_tokens * RANK, num_classes)
+        self._scale = num_tokens**-0.5
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        return self.classifier(self.projection(features).flatten(1) * self._scale)
+
+
+def build_head(kind: ProbeKind, dim: int, num_classes: int, num_tokens: int = 0) -> nn.Module:
+    """Return an untrained head for features of width ``dim``.
+
+    Only `low_rank` needs the number of tokens.
+    """
+    if kind == "low_rank":
+        return LowRankHead(dim, num_classes, num_tokens)
     heads = {
         "linear": LinearHead,
         "attention": AttentionHead,
@@ -134,9 +166,13 @@ class LayerHeads(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, kind: HeadKind, num_layers: int, dim: int, num_classes: int) -> None:
+    def __init__(
+        self, kind: ProbeKind, num_layers: int, dim: int, num_classes: int, num_tokens: int = 0
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(build_head(kind, dim, num_classes) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            build_head(kind, dim, num_classes, num_tokens) for _ in range(num_layers)
+        )
         self.register_buffer("mean", torch.zeros(num_layers, 1, dim))
         self.register_buffer("scale", torch.ones(num_layers, 1, dim))
 

@@ -54,6 +54,10 @@ class CaterConfig:
             times. The class probabilities of the clips of a video are averaged.
         separate: true to encode each frame by itself; false so that the features of a Toto also
             depend on the earlier frames of the clip.
+        read_frames: the probes read the features of the last frames of a clip, this number of
+            them; null: of all frames. With 1, the features of a Toto must contain what the probe
+            needs of the earlier frames.
+        layers: numbers of the layers that are probed, 0 for the token embedding; null: all layers.
         cells: the features of a frame are averaged over `cells` x `cells` parts of the frame.
         subset: name of a list such as `hidden` (`hidden.txt` in `lists/localize`) of some of the
             test videos, whose scores are also reported; null: none.
@@ -66,6 +70,8 @@ class CaterConfig:
     frames: int
     num_clips: int
     separate: bool
+    read_frames: int | None
+    layers: tuple[int, ...] | None
     cells: int
     subset: str | None
     encoder: VisionConfig
@@ -77,6 +83,10 @@ class CaterConfig:
         for name in ("frames", "num_clips", "cells"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.read_frames is not None and not 1 <= self.read_frames <= self.frames:
+            raise ValueError(
+                f"read_frames must be in [1, frames={self.frames}], got {self.read_frames}"
+            )
 
 
 def cater(config: CaterConfig, out: Path) -> LayerScores | None:
@@ -196,31 +206,48 @@ def _open_source(config: CaterConfig, ranks: Ranks) -> "CellLayers":
                 f"frames={config.frames}, but the encoder was trained on clips of at most {most} "
                 "frames; choose fewer frames, or separate=true"
             )
-    layers = open_layers(encoder)
-    return CellLayers(layers, frames=config.frames, cells=config.cells, separate=config.separate)
+    source = open_layers(encoder)
+    if config.layers is not None:
+        if unknown := [number for number in config.layers if number not in source.layers]:
+            raise ValueError(
+                f"layers: {unknown} do not exist; this encoder has 0 to {source.layers[-1]}"
+            )
+        source.layers = config.layers
+    return CellLayers(
+        source,
+        frames=config.frames,
+        read_frames=config.read_frames or config.frames,
+        cells=config.cells,
+        separate=config.separate,
+    )
 
 
 class CellLayers:
     """The features of another source, averaged over `cells` x `cells` parts of each frame.
 
-    The frame, the row and the column of each part are appended to its features as one-hot codes.
-    Without them, a head that averages tokens cannot know their positions.
+    Only the last `read_frames` of the `frames` of a clip have features. The frame, the row and the
+    column of each part are appended to its features as one-hot codes. Without them, a head that
+    averages tokens cannot know their positions.
     """
 
-    def __init__(self, source: LayerSource, *, frames: int, cells: int, separate: bool) -> None:
-        self._source, self._frames, self._separate = source, frames, separate
+    def __init__(
+        self, source: LayerSource, *, frames: int, read_frames: int, cells: int, separate: bool
+    ) -> None:
+        self._source, self._separate = source, separate
+        self._frames, self._read = frames, read_frames
         self.image_size = size = source.image_size
         blank = source.features(source.compress(np.zeros((1, 1, size, size, 3), np.uint8)))
         self._side = round(blank.shape[2] ** 0.5)
         if self._side**2 != blank.shape[2]:
             raise ValueError(f"the {blank.shape[2]} tokens of a frame are not a square")
         cells = min(cells, self._side)
-        where = torch.cartesian_prod(*map(torch.arange, (frames, cells, cells)))
+        where = torch.cartesian_prod(*map(torch.arange, (read_frames, cells, cells)))
         codes = [one_hot(axis, int(axis.max()) + 1) for axis in where.unbind(1)]
         self._cells, self._where = cells, torch.cat(codes, dim=1).float()  # n e
         self.layers = source.layers
         self.dim = source.dim + self._where.shape[1]
-        self.fingerprint = f"{source.fingerprint} {separate} {frames} {cells}"
+        parts = (source.fingerprint, separate, frames, read_frames, cells, *source.layers)
+        self.fingerprint = " ".join(map(str, parts))
 
     def compress(self, clips: NDArray[np.uint8]) -> NDArray[Any]:
         """Convert clips [b t h w 3] to a smaller array for the disk."""
@@ -236,11 +263,11 @@ class CellLayers:
     def _features(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
         clips = inputs
         if self._separate:
-            clips = inputs.reshape(-1, 1, *inputs.shape[2:])
+            clips = inputs[:, -self._read :].reshape(-1, 1, *inputs.shape[2:])
         tokens = self._source.features(clips).cpu()
         if self._separate:
-            tokens = tokens.unflatten(0, inputs.shape[:2]).transpose(1, 2).flatten(2, 3)
-        grid = tokens.unflatten(2, (self._frames, self._side, self._side)).movedim(-1, 3)
+            tokens = tokens.unflatten(0, (-1, self._read)).transpose(1, 2).flatten(2, 3)
+        grid = tokens.unflatten(2, (-1, self._side, self._side))[:, :, -self._read :].movedim(-1, 3)
         pooled = adaptive_avg_pool2d(grid.flatten(0, 2), self._cells)  # (b l t) d y x
         return pooled.unflatten(0, grid.shape[:3]).movedim(3, -1).flatten(2, 4)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.shuffle import key_of, permute
-from ..probing.heads import HeadKind, LayerHeads
+from ..probing.heads import LayerHeads, ProbeKind
 from ..probing.layer_features import EXAMPLES, LayerSource, cache_array
 from ..training.engine import EngineConfig, fit
 from ..training.optimizer import OptimizerConfig
@@ -43,8 +43,8 @@ class ProbeConfig:
     """Settings of the training of probes.
 
     Attributes:
-        head: `linear` (average pooling), `attention` (paper section 3.5) or `cross_attention`
-            (paper A.7).
+        head: `linear` (average pooling), `attention` (paper section 3.5), `cross_attention` (paper
+            A.7), or `low_rank` (no pooling, for classes that are places in the image).
         epochs: passes over the training examples; 90 in the paper.
         batch: examples per step, over all ranks.
         part: examples per forward pass on a rank; gradients of the parts are accumulated.
@@ -56,7 +56,7 @@ class ProbeConfig:
         seed: seed of the order of the examples.
     """
 
-    head: HeadKind
+    head: ProbeKind
     epochs: int
     batch: int
     part: int
@@ -116,6 +116,7 @@ class Probe:
         self._cached: NDArray[Any] | None = None
         count = len(examples.labels)
         one = self._compute(examples.inputs[:1]).numpy()
+        self._num_tokens = one.shape[2]
         size_gb = count * one.size * BYTES / 1e9
         if size_gb <= config.cache_gb:
             kind = "mean" if config.head == "linear" else "tokens"
@@ -200,6 +201,7 @@ class Probe:
             len(self._source.layers),
             self._source.dim,
             len(self._examples.classes),
+            self._num_tokens,
         )
         if statistics is not None:
             heads.standardise(*statistics)

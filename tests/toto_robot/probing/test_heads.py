@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from toto_robot.probing.heads import CrossAttentionHead, LayerHeads, build_head
 
-KINDS = ("linear", "attention", "cross_attention")
+KINDS = ("linear", "attention", "cross_attention", "low_rank")
 
 
 def randomised(module):
@@ -25,6 +25,15 @@ def test_attention_head_equals_attention_over_all_keys_and_values():
     query = head.pool.query.expand(3, 1, -1, -1)
     pooled = scaled_dot_product_attention(query, keys, values)[:, 0, 0]
     torch.testing.assert_close(head(x), head.classifier(pooled))
+
+
+def test_low_rank_head_equals_a_linear_layer_of_all_tokens():
+    head = randomised(build_head("low_rank", 24, 5, 11))
+    x = torch.randn(3, 11, 24, generator=torch.Generator().manual_seed(0))
+    per_token = head.classifier.weight.unflatten(1, (11, 8))  # c n r
+    matrix = torch.einsum("cnr,rd->cnd", per_token, head.projection.weight)
+    expected = torch.einsum("bnd,cnd->bc", x, matrix) / 11**0.5 + head.classifier.bias
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_cross_attention_head_equals_torch_multihead_attention():
@@ -50,7 +59,7 @@ def test_cross_attention_head_equals_torch_multihead_attention():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_heads_of_layers_are_independent_of_each_other(kind):
-    heads = randomised(LayerHeads(kind, 3, 64, 4))
+    heads = randomised(LayerHeads(kind, 3, 64, 4, num_tokens=7))
     x = torch.randn(6, 3, 7, 64, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     heads.loss(x, labels).backward()
@@ -70,7 +79,7 @@ def test_a_head_learns_classes_that_its_layer_separates_and_no_others(kind):
     directions = torch.randn(3, 64, generator=generator)
     features = noise.clone()
     features[:, 1] += directions[labels][:, None]
-    heads = LayerHeads(kind, 2, 64, 3)
+    heads = LayerHeads(kind, 2, 64, 3, num_tokens=9)
     heads.standardise(features.mean((0, 2)), features.std((0, 2)))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=3e-3)
     for _ in range(60):

@@ -88,6 +88,15 @@ def test_cater_finds_the_object(data, tmp_path, encoder):
     assert found["not hidden"][0]["videos"] == 5
 
 
+def test_a_head_without_pooling_finds_the_object_in_the_last_frame_at_chosen_layers(data, tmp_path):
+    line = f"data={data} out={tmp_path} encoder=nano frames=3 cells=16 read_frames=1 layers=[0,2]"
+    done = run(MODULE, f"{line} probe.head=low_rank {TINY} probe.epochs=20")
+    assert done.code == 0, done.err
+    found = results(tmp_path)["distances"]["all"]
+    assert [row["layer"] for row in found] == [0, 2]
+    assert min(row["top1"] for row in found) == 1
+
+
 def test_clips_are_averaged_and_the_run_resumes(data, tmp_path):
     line = f"data={data} out={tmp_path} encoder=none frames=2 num_clips=2 {TINY} probe.epochs=2"
     done = run(MODULE, line)
@@ -112,13 +121,20 @@ def test_features_of_separate_frames_do_not_depend_on_earlier_frames(data):
     one, two = rng.integers(0, 255, (2, 1, 2, 128, 128, 3), dtype=np.uint8)
     two[:, 1] = one[:, 1]
     layers = open_layers(load_encoder("toto-nano"))
-    kinds = [CellLayers(layers, frames=2, cells=4, separate=value) for value in (True, False)]
+    kinds = [
+        CellLayers(layers, frames=2, read_frames=2, cells=4, separate=value)
+        for value in (True, False)
+    ]
     for kind, equal in zip(kinds, (True, False), strict=True):
         a, b = (kind.features(kind.compress(clip)) for clip in (one, two))
         assert a.shape == (1, 9, 2 * 16, 128 + 2 + 4 + 4)
         last = slice(16, None)
         assert np.allclose(a[:, 1:, last], b[:, 1:, last], atol=1e-4) == equal
         assert not np.allclose(a[:, :, :16], b[:, :, :16])
+        ended = CellLayers(layers, frames=2, read_frames=1, cells=4, separate=equal)
+        read = ended.features(ended.compress(one))
+        np.testing.assert_allclose(read[..., :128], a[:, :, last, :128], atol=1e-5)
+        assert read.shape == (1, 9, 16, 128 + 1 + 4 + 4)
     # the parts are averages of their tokens, row by row, after which their positions come
     tokens = layers.features(layers.compress(one[:, :1])).unflatten(2, (16, 16))
     first = kinds[0].features(kinds[0].compress(one))[0, :, 1]
@@ -145,6 +161,8 @@ def edit(data, part, text):
         (lambda d: edit(d, "hidden", "train_0.mp4 0\n"), "subset=hidden", "not in val.txt"),
         (lambda d: None, "frames=9", "train_0.mp4 has 8 frames, fewer than frames=9"),
         (lambda d: None, "frames=17 encoder=nano", "at most 16 frames"),
+        (lambda d: None, "read_frames=3", "read_frames must be in [1, frames=2], got 3"),
+        (lambda d: None, "encoder=nano layers=[1,9]", "layers: [9] do not exist; this encoder has"),
         (lambda d: (d / "videos/val_1.mp4").write_bytes(b"x" * 99), "", "val_1.mp4: not a"),
     ],
 )  # fmt: skip
