@@ -67,7 +67,7 @@ def main() -> None:
     for cameras in ((), CAMERAS):
         _compare_starts(cameras)
     for cameras in ((), CAMERAS):
-        _head(f"{_images(cameras)} a step")
+        _head(f"{images(cameras)} a step")
         for num_envs in NUM_ENVS:
             _measure({kind: make(kind, cameras, num_envs) for kind in KINDS})
     _encode(name)
@@ -145,7 +145,7 @@ def _compare_starts(cameras: tuple[str, ...]) -> None:
             run = [*command, kind, str(len(cameras))]
             turns[index] = subprocess.check_output(run, text=True).split()
     ratios = np.median(figures / figures[:, -1:], axis=0)
-    what = f"{max(NUM_ENVS)} environments, {_images(cameras)}"
+    what = f"{max(NUM_ENVS)} environments, {images(cameras)}"
     print(f"{what:<46}{'start s':>8}{'ratio':>7}{'GB':>7}{'ratio':>7}")
     for kind, (start, memory), (longer, more) in zip(
         KINDS, np.median(figures, axis=0), ratios, strict=True
@@ -161,20 +161,21 @@ def _start(kind: str, cameras: tuple[str, ...]) -> None:
     envs = make(kind, cameras, max(NUM_ENVS))
     envs.reset(seed=0)
     envs.step(envs.action_space.sample())
-    print(time.perf_counter() - before, _memory_gb(os.getpid()))
+    print(time.perf_counter() - before, memory_gb(os.getpid()))
     envs.close()
 
 
-def _memory_gb(process: int) -> float:
+def memory_gb(process: int) -> float:
     """Return the memory (proportional set size) of a process and its descendants, GB."""
     place = Path(f"/proc/{process}")
     (size_kb,) = re.findall(r"^Pss:\s+(\d+) kB", (place / "smaps_rollup").read_text(), re.MULTILINE)
     tasks = (place / "task").glob("*/children")
     below = [int(child) for task in tasks for child in task.read_text().split()]
-    return int(size_kb) * 1024 / 1e9 + sum(map(_memory_gb, below))
+    return int(size_kb) * 1024 / 1e9 + sum(map(memory_gb, below))
 
 
-def _images(cameras: tuple[str, ...]) -> str:
+def images(cameras: tuple[str, ...]) -> str:
+    """Return a text with the number and the size of the images."""
     return f"{len(cameras)} images of {IMAGE_SIZE} px" if cameras else "no images"
 
 

@@ -6,12 +6,16 @@ Every comparison is with `ManipulationEnv` itself or with Gymnasium's `SyncVecto
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from envs.experts import EXPERTS
 from envs.randomisation import GROUPS
+from envs.sb3 import as_sb3
 from envs.simulation.backends import BACKENDS
+from envs.simulation.mujoco_batch import MujocoBatch
+from toto_robot import TotoVectorObservation
 
 PICK = "toto/FrankaPick-v0"
 SMALL = {"image_size": 24, "privileged": True}
@@ -244,3 +248,65 @@ def test_world_that_diverges_is_named_and_all_must_be_reset(monkeypatch):
     envs.reset(seed=0)
     envs.step(np.zeros(envs.action_space.shape))
     envs.close()
+
+
+# Encoders and Stable-Baselines3
+
+
+class TensorBatch(MujocoBatch):
+    """A backend whose images are tensors, as those of a GPU."""
+
+    def render(self, *args, **kwargs):
+        self.images = torch.from_numpy(super().render(*args, **kwargs))
+        return self.images
+
+
+class Projection:
+    """An encoder that keeps the address of the frames that it gets."""
+
+    dim = 4
+
+    def __call__(self, frames):
+        frames = torch.as_tensor(frames)
+        self.address = frames.data_ptr()
+        weights = torch.arange(frames[0].numel() * 4, dtype=torch.float64).reshape(-1, 4).sin()
+        return (frames.double().flatten(1) @ weights).float()
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_tensors_of_a_backend_reach_the_encoder_without_a_copy(monkeypatch, mode):
+    monkeypatch.setitem(BACKENDS, "tensor", TensorBatch)
+    results = []
+    for backend in ("mujoco", "tensor"):
+        encoder = Projection()
+        options = {"num_steps": 2, "cameras": ("hand",), "autoreset_mode": mode}
+        envs = TotoVectorObservation(make_vec(PICK, 2, backend=backend, **options), encoder)
+        results.append([envs.reset(seed=0)])
+        for step in range(3):
+            results[-1].append(envs.step(np.full(envs.action_space.shape, 0.1 * step)))
+        if backend == "tensor":
+            assert isinstance(
+                envs.env.step(np.zeros(envs.action_space.shape))[0]["image_hand"], torch.Tensor
+            )
+            envs.reset(seed=0)
+            assert encoder.address == envs.unwrapped.simulator.images.data_ptr()
+        envs.close()
+    assert_same(*(tuple(result) for result in results))
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+def test_stable_baselines_gets_what_sync_vector_env_gives(mode):
+    options = {"num_steps": 3, "image_size": 16}
+    venvs = [
+        as_sb3(make_vec(PICK, 2, autoreset_mode=mode, **options)),
+        as_sb3(SyncVectorEnv([lambda: make(PICK, **options)] * 2, autoreset_mode=mode)),
+    ]
+    for venv in venvs:
+        venv.seed(3)
+    assert_same(*(venv.reset() for venv in venvs))
+    for _ in range(4):
+        actions = np.full((2, *venvs[0].action_space.shape), 0.2, np.float32)
+        assert_same(*((*results[:3], *results[3]) for results in (v.step(actions) for v in venvs)))
+    assert venvs[0].get_attr("interface") == venvs[1].get_attr("interface")
+    for venv in venvs:
+        venv.close()

@@ -29,7 +29,8 @@ __all__ = ["AnyEncoder", "ImageChoice", "Observation", "ObservationEmbedder"]
 
 AnyEncoder = FrameEmbedder | str | Path  # an encoder, or a name or folder for `load_encoder`
 Observation = Any  # an array, or dicts and tuples as in the observation space
-Images = list[NDArray[np.uint8]]  # RGB [b h w 3] for each image entry; [b t h w 3] for a stack
+# RGB [b h w 3], uint8, for each image entry; [b t h w 3] for a stack
+Images = list[NDArray[np.uint8] | Tensor]
 Embeddings = list[NDArray[np.float32]]  # [b e] for each image entry
 
 _printed: set[str] = set()
@@ -153,9 +154,10 @@ class ObservationEmbedder:
     def images(self, observation: Observation, rows: slice | NDArray[np.intp] | None) -> Images:
         """Return the images in some rows of a batch of observations.
 
-        If `rows` is None, `observation` is a single observation instead of a batch.
+        If `rows` is None, `observation` is a single observation instead of a batch. Images that are
+        tensors, or arrays of another library that supports DLPack, stay on their device.
         """
-        arrays = [np.asarray(read_entry(observation, entry.path)) for entry in self.entries]
+        arrays = [_as_array(read_entry(observation, entry.path)) for entry in self.entries]
         return [
             entry.frames(array[None] if rows is None else array[rows])
             for entry, array in zip(self.entries, arrays, strict=True)
@@ -179,11 +181,11 @@ class ObservationEmbedder:
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for batch, images in enumerate(batches):
             for entry, array in enumerate(images):
-                by_size.setdefault(array.shape[1:], []).append((batch, entry))
+                by_size.setdefault(tuple(array.shape[1:]), []).append((batch, entry))
         made: list[list[Any]] = [[None] * len(self.entries) for _ in batches]
         for shape, places in by_size.items():
             arrays = [batches[batch][entry] for batch, entry in places]
-            found = self._encode(np.concatenate(arrays), is_clip=len(shape) == 4)
+            found = self._encode(_joined(arrays), is_clip=len(shape) == 4)
             if self._stream is None:
                 # once for all parts: after a simulation, the first calls of torch are slow
                 found = found.numpy(force=True) if isinstance(found, Tensor) else np.asarray(found)
@@ -248,7 +250,7 @@ class ObservationEmbedder:
             tuple(self._rebuilt(one, leaf, mapping, sequence, (*path, i)) for i, one in below)
         )
 
-    def _encode(self, frames: NDArray[np.uint8], *, is_clip: bool) -> Any:
+    def _encode(self, frames: NDArray[np.uint8] | Tensor, *, is_clip: bool) -> Any:
         """Encode frames or clips to embeddings [b e]; with a stream, only tokenise the frames."""
         if is_clip:
             encoder: Any = self.encoder
@@ -277,6 +279,21 @@ class ObservationEmbedder:
             for i, part in zip(group, parts, strict=True):
                 embedded[i] = list(part.unbind(1))
         return embedded
+
+
+def _as_array(images: Any) -> NDArray[Any] | Tensor:
+    """Return images as a numpy array, or as a tensor if they are an array of another library."""
+    if isinstance(images, Tensor | np.ndarray | np.generic):
+        return images if isinstance(images, Tensor) else np.asarray(images)
+    return torch.from_dlpack(images) if hasattr(images, "__dlpack__") else np.asarray(images)
+
+
+def _joined(arrays: Sequence[NDArray[np.uint8] | Tensor]) -> NDArray[np.uint8] | Tensor:
+    """Return several batches of images as one batch; a single batch is not copied."""
+    tensors = [array for array in arrays if isinstance(array, Tensor)]
+    if len(arrays) == 1:
+        return arrays[0]
+    return torch.cat(tensors) if tensors else np.concatenate(arrays)
 
 
 def _print_once(line: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["Flip", "ImageEntry", "Layout", "NoImageError", "find_images", "read_entry"]
 
@@ -85,41 +86,42 @@ class ImageEntry:
             )
         return f"{_place(self.name)} as camera {self.camera!r} ({', '.join(parts)})"
 
-    def frames(self, images: NDArray[Any]) -> NDArray[np.uint8]:
+    def frames(self, images: NDArray[Any] | Tensor) -> NDArray[np.uint8] | Tensor:
         """Convert a batch of images to uint8 RGB [b h w 3]; stacks of t frames to [b t h w 3].
+
+        A tensor stays on its device. Images that are uint8 RGB [b h w 3] already are not copied.
 
         Raises:
             ValueError: shape, dtype or values of the images are not those of the observation space.
         """
-        if images.shape[1:] != self.shape:
+        if tuple(images.shape[1:]) != self.shape:
             raise ValueError(
                 f"{_place(self.name)} has shape {list(images.shape[1:])}, but its space has "
                 f"{list(self.shape)}"
             )
-        if images.dtype.kind != "f" if self.is_float else images.dtype != np.uint8:
+        dtype = str(images.dtype).removeprefix("torch.")
+        if "float" not in dtype if self.is_float else dtype != "uint8":
             raise ValueError(
-                f"{_place(self.name)} has dtype {images.dtype}, but its space has "
+                f"{_place(self.name)} has dtype {dtype}, but its space has "
                 f"{'floats' if self.is_float else 'uint8'}"
             )
         if self.is_float:
             images = (images * 255).round()
             if not (images.min() >= 0 and images.max() <= 255):
                 raise ValueError(f"{_place(self.name)} has values outside [0, 1], or not a number")
-            images = images.astype(np.uint8)
+            images = images.byte() if isinstance(images, Tensor) else images.astype(np.uint8)
         if self.layout == "hw":
             images = images[..., None]
         elif self.layout == "chw":
-            images = np.moveaxis(images, -3, -1)
+            is_tensor = isinstance(images, Tensor)
+            images = images.movedim(-3, -1) if is_tensor else np.moveaxis(images, -3, -1)
         if images.shape[-1] == 1:
-            images = images.repeat(3, axis=-1)
+            images = images[..., [0, 0, 0]]
         images = images[..., :3]
-        if self.is_bgr:
-            images = images[..., ::-1]
-        if self.flip is not None:
-            images = images[..., ::-1, :, :]
-            if self.flip == "rotate180":
-                images = images[..., ::-1, :]
-        return images
+        axes = (-1,) * self.is_bgr + {None: (), "vertical": (-3,), "rotate180": (-3, -2)}[self.flip]
+        if not axes:
+            return images
+        return images.flip(axes) if isinstance(images, Tensor) else np.flip(images, axes)
 
 
 class NoImageError(ValueError):

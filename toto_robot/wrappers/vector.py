@@ -7,7 +7,8 @@
 
 `toto_robot.wrappers.images` finds the images; all other entries are unchanged. All images of the
 same size in a step are encoded in one call: those of all cameras and all environments, and the last
-images of episodes that have just ended.
+images of episodes that have just ended. Images may be torch tensors, or arrays of another library
+with DLPack: they are passed to the encoder on the device where they are.
 
 With a stream, each camera of each environment has a separate cache of earlier frames. Each step
 adds a frame to the cache. The beginning of an episode clears it, in each of Gymnasium's autoreset
