@@ -30,9 +30,9 @@ from toto_robot.config import from_dict
 from toto_robot.encoders.loading import load_toto
 from toto_robot.encoders.pooling import build_pool
 from toto_robot.files import write_json, written_aside
+from toto_robot.finetune import FinetuneConfig, finetune
 from toto_robot.probing.episodes import Demonstrations, Kind, read_demonstrations, read_frames
 from toto_robot.probing.ridge import ProbeEvaluation, difference, rotate, standardise
-from toto_robot.training.finetune import FinetuneConfig, finetune
 
 ENV, CAMERA = "toto/FrankaCabinet-v0", "front"
 NAME, POOL = "toto-nano", "grid4"

@@ -119,7 +119,7 @@ def test_names_and_filters_select() -> None:
     by_status = [titles(f"status={status}") for status in STATUSES]
     assert all(by_status)
     assert sum(map(len, by_status)) == len(RESULTS)
-    assert titles("command=kinetics") == ["Table 8", "Table 16", "Figure 8"]
+    assert titles("command=kinetics") == ["Table 16", "Figure 8"]
     assert titles("figures command=kinetics") == ["Figure 8"]
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "IMAGE_RESIZER",
     "IMAGE_SUFFIXES",
     "decode_image",
+    "random_crop",
     "read_crops",
     "read_image",
     "read_square",
@@ -30,28 +31,38 @@ _MAX_PIXELS = (
 _MAX_BYTES = 8 * _MAX_PIXELS  # uncompressed, four channels of 16 bits
 
 
-def read_crops(path: Path, size: int, crops: int, generator: np.random.Generator) -> np.ndarray:
-    """Return random square crops of an image, uint8 [crops size size 3].
-
-    The side of a crop is drawn log-uniformly between ``size`` and the shortest side of the image,
-    and then resized to ``size``. If the shortest side of the image is smaller than ``size``, it is
-    the side of all crops. Each crop is mirrored with a probability of 1/2.
+def read_crops(
+    path: Path, size: int, crops: int, generator: np.random.Generator, *, mirror: bool = True
+) -> np.ndarray:
+    """Return random square crops of an image, uint8 [crops size size 3]; see `random_crop`.
 
     Raises:
         ValueError: the file is not a readable image.
     """
     image = read_image(path)
-    height, width = image.shape[:2]
-    shortest = min(height, width)
     result = np.empty((crops, size, size, 3), np.uint8)
     for i in range(crops):
-        side = round(np.exp(generator.uniform(np.log(min(size, shortest)), np.log(shortest))))
-        top, left = (int(generator.integers(extent - side + 1)) for extent in (height, width))
-        crop = image[top : top + side, left : left + side]
-        interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
-        crop = cv2.resize(crop, (size, size), interpolation=interpolation)
-        result[i] = crop[:, ::-1] if generator.random() < 0.5 else crop
+        result[i] = random_crop(image, size, generator, mirror=mirror)
     return result
+
+
+def random_crop(
+    image: np.ndarray, size: int, generator: np.random.Generator, *, mirror: bool
+) -> np.ndarray:
+    """Return a random square crop of an image [h w 3], uint8 [size size 3].
+
+    The side of a crop is drawn log-uniformly between ``size`` and the shortest side of the image,
+    and then resized to ``size``. If the shortest side of the image is smaller than ``size``, it is
+    the side of the crop. With ``mirror``, the crop is mirrored with a probability of 1/2.
+    """
+    height, width = image.shape[:2]
+    shortest = min(height, width)
+    side = round(np.exp(generator.uniform(np.log(min(size, shortest)), np.log(shortest))))
+    top, left = (int(generator.integers(extent - side + 1)) for extent in (height, width))
+    crop = image[top : top + side, left : left + side]
+    interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
+    crop = cv2.resize(crop, (size, size), interpolation=interpolation)
+    return crop[:, ::-1] if generator.random() < 0.5 and mirror else crop
 
 
 def read_square(path: Path, size: int, down: float, across: float) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Classification heads on frozen features. There are four kinds.
 
     linear            averages the tokens, and applies a linear layer (paper section 3.5)
+    batch_norm_linear averages the tokens, normalises each feature over the batch, and applies a
+                      linear layer (the linear probe of MAE)
     attention         pools the tokens by attention with matrices W_k and W_v and one learned query,
                       and applies a linear layer (paper section 3.5)
     cross_attention   has a block of cross attention with one learned query and an MLP, and a linear
@@ -24,7 +26,9 @@ from torch.nn.functional import cross_entropy
 from ..encoders.pooling import AttentionPool
 
 __all__ = [
+    "AVERAGED",
     "AttentionHead",
+    "BatchNormHead",
     "CrossAttentionHead",
     "HeadKind",
     "LayerHeads",
@@ -34,8 +38,11 @@ __all__ = [
     "build_head",
 ]
 
-HeadKind = Literal["linear", "attention", "cross_attention"]
-ProbeKind = Literal["linear", "attention", "cross_attention", "low_rank"]  # heads of probes
+HeadKind = Literal["linear", "batch_norm_linear", "attention", "cross_attention"]
+ProbeKind = Literal[  # heads of probes
+    "linear", "batch_norm_linear", "attention", "cross_attention", "low_rank"
+]
+AVERAGED = ("linear", "batch_norm_linear")  # they average the tokens first
 RANK = 8  # of `LowRankHead`
 HEAD_WIDTH = 64  # largest width of an attention head of `CrossAttentionHead`
 SMALLEST_DEVIATION = 1e-3  # minimum divisor of a feature, so that constant features stay small
@@ -51,6 +58,26 @@ class LinearHead(nn.Module):
     def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
         """Return the logits of the classes."""
         return self.classifier(features.mean(1))
+
+
+class BatchNormHead(nn.Module):
+    """A linear classifier of the average of all tokens, which a batch norm without weights scales.
+
+    This is the linear probe of MAE (He et al. 2021, arXiv 2111.06377, appendix A.1), also with its
+    initial weights, which LARS needs. In training, mean and variance are those of the examples of a
+    forward pass. Afterwards they are running averages.
+    """
+
+    def __init__(self, dim: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim, eps=1e-6, affine=False)
+        self.classifier = _classifier(dim, num_classes)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.trunc_normal_(self.classifier.weight, std=0.01, generator=generator)
+
+    def forward(self, features: Float[Tensor, "b n d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        return self.classifier(self.norm(features.mean(1)))
 
 
 class AttentionHead(nn.Module):
@@ -147,6 +174,7 @@ def build_head(kind: ProbeKind, dim: int, num_classes: int, num_tokens: int = 0)
         return LowRankHead(dim, num_classes, num_tokens)
     heads = {
         "linear": LinearHead,
+        "batch_norm_linear": BatchNormHead,
         "attention": AttentionHead,
         "cross_attention": CrossAttentionHead,
     }

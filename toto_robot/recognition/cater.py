@@ -11,9 +11,10 @@ snitch is at the end. A cone may cover it. One probe is trained per layer on fro
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -33,10 +34,19 @@ from ..probing.layer_features import LayerSource, cache_array, open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import Ranks, join_ranks
+from .labelled_videos import LabelledVideos
 from .probe import Examples, Probe, ProbeConfig
 from .scores import RESAMPLES, LayerScores, best_layer, score_layers, write_scores
 
-__all__ = ["CaterConfig", "cater", "clip_numbers", "grid_distance"]
+__all__ = [
+    "CaterConfig",
+    "CaterVideos",
+    "cater",
+    "clip_numbers",
+    "grid_distance",
+    "random_numbers",
+    "read_cater_clips",
+]
 
 SIDE = 6  # cells per row of the table
 PART = 4  # clips whose features of all tokens are in memory together
@@ -133,9 +143,53 @@ def clip_numbers(length: int, frames: int, clips: int) -> NDArray[np.int64]:
     return np.maximum(np.ceil(ends * length / frames - 1e-9).astype(np.int64) - 1, 0)
 
 
+def random_numbers(length: int, frames: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return the frame numbers of a random clip, [frames]: a random frame of each part.
+
+    The parts are those of `clip_numbers`.
+    """
+    return ((np.arange(frames) + generator.random(frames)) * length / frames).astype(np.int64)
+
+
 def grid_distance(one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the L1 distance of cells, the sum of the differences of rows and of columns."""
     return np.abs(one // SIDE - two // SIDE) + np.abs(one % SIDE - two % SIDE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaterVideos:
+    """The videos of CATER; the class of a video is the cell of the snitch at its end.
+
+    Attributes:
+        path: folder with `videos` and `lists/localize`.
+    """
+
+    kind: ClassVar[str] = "cater"
+    path: Path
+
+    def listing(self) -> LabelledVideos:
+        """List the videos: first the training videos, then the test videos.
+
+        Raises:
+            ValueError: a list is missing or damaged, or a video is missing or listed twice; the
+                message names the list and the video.
+        """
+        lists = self.path / "lists" / "localize"
+        parts = [_read_list(lists / f"{part}.txt") for part in ("train", "val")]
+        files = [self.path / "videos" / name for part in parts for name in part]
+        if missing := [str(file) for file in files if not file.is_file()]:
+            raise ValueError(f"{len(missing)} videos of {lists} are missing: {missing[:5]}")
+        if both := [name for name in parts[0] if name in parts[1]]:
+            raise ValueError(f"{lists}: videos that are in train.txt and in val.txt: {both[:5]}")
+        return LabelledVideos(
+            files=tuple(files),
+            labels=np.array([label for part in parts for label in part.values()]),
+            groups=np.arange(len(files)),
+            is_test=np.repeat([False, True], [len(part) for part in parts]),
+            classes=tuple(map(str, range(SIDE**2))),
+            group_names=tuple(map(str, files)),
+            problems=(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -154,21 +208,22 @@ class _Videos:
 
 def _list_videos(config: CaterConfig) -> _Videos:
     """Read the lists, and check that all videos exist."""
-    lists = config.data / "lists" / "localize"
-    parts = [_read_list(lists / f"{part}.txt") for part in ("train", "val")]
-    files = [config.data / "videos" / name for part in parts for name in part]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise ValueError(f"{len(missing)} videos of {lists} are missing: {missing[:5]}")
-    subset = {} if config.subset is None else _read_list(lists / f"{config.subset}.txt")
-    if unknown := [name for name in subset if name not in parts[1]]:
-        raise ValueError(f"{config.subset}.txt has videos that are not in val.txt: {unknown[:5]}")
-    if both := [name for name in parts[0] if name in parts[1]]:
-        raise ValueError(f"{lists}: videos that are in train.txt and in val.txt: {both[:5]}")
+    found = CaterVideos(path=config.data).listing()
+    assert found.is_test is not None
+    tested = [
+        file.relative_to(config.data / "videos").as_posix()
+        for file, is_test in zip(found.files, found.is_test, strict=True)
+        if is_test
+    ]
+    path = config.data / "lists" / "localize" / f"{config.subset}.txt"
+    subset = {} if config.subset is None else _read_list(path)
+    if unknown := [name for name in subset if name not in tested]:
+        raise ValueError(f"{path.name} has videos that are not in val.txt: {unknown[:5]}")
     return _Videos(
-        files=tuple(files),
-        labels=np.array([label for part in parts for label in part.values()]),
-        is_test=np.repeat([False, True], [len(part) for part in parts]),
-        chosen=np.array([name in subset for name in parts[1]]),
+        files=found.files,
+        labels=found.labels,
+        is_test=found.is_test,
+        chosen=np.array([name in subset for name in tested]),
     )
 
 
@@ -287,7 +342,15 @@ def _examples(
     facts = {"source": source.fingerprint, "videos": digest.hexdigest(), "clips": config.num_clips}
 
     def read(rows: range) -> NDArray[Any]:
-        clips = [_read_clips(videos.files[row], config, size) for row in rows]
+        clips = [
+            read_cater_clips(
+                videos.files[row],
+                lambda length: clip_numbers(length, config.frames, config.num_clips),
+                config.frames,
+                size,
+            )[0]
+            for row in rows
+        ]
         inputs = source.compress(np.concatenate(clips))
         return inputs.reshape(len(rows), config.num_clips, *inputs.shape[1:])
 
@@ -303,18 +366,32 @@ def _examples(
     )
 
 
-def _read_clips(path: Path, config: CaterConfig, size: int) -> NDArray[np.uint8]:
-    """Return the clips of a video, [clips frames size size 3]; whole frames become squares."""
+def read_cater_clips(
+    path: Path, numbers_of: Callable[[int], NDArray[np.int64]], frames: int, size: int
+) -> tuple[NDArray[np.uint8], int]:
+    """Return clips of a video, [clips frames size size 3], and its number of frames.
+
+    Whole frames are resized to squares, because a crop would not contain all cells.
+
+    Args:
+        path: the video file.
+        numbers_of: function from the number of frames to the frame numbers [clips frames].
+        frames: number of frames of a clip.
+        size: side of the squares, pixels.
+
+    Raises:
+        ValueError: the video is unreadable or too short; the message names it.
+    """
     times_s = frame_times(path)
-    if len(times_s) < config.frames:
-        raise ValueError(f"{path} has {len(times_s)} frames, fewer than frames={config.frames}")
-    numbers = clip_numbers(len(times_s), config.frames, config.num_clips)
+    if len(times_s) < frames:
+        raise ValueError(f"{path} has {len(times_s)} frames, fewer than frames={frames}")
+    numbers = numbers_of(len(times_s))
     wanted, where = np.unique(numbers, return_inverse=True)
-    frames = read_frames_at(path, times_s[wanted])
-    if frames.shape[1:3] != (size, size):
-        resized = [cv2.resize(one, (size, size), interpolation=cv2.INTER_AREA) for one in frames]
-        frames = np.stack(resized).astype(np.uint8)
-    return frames[where.reshape(numbers.shape)]
+    found = read_frames_at(path, times_s[wanted])
+    if found.shape[1:3] != (size, size):
+        resized = [cv2.resize(one, (size, size), interpolation=cv2.INTER_AREA) for one in found]
+        found = np.stack(resized).astype(np.uint8)
+    return found[where.reshape(numbers.shape)], len(times_s)
 
 
 def _write(

@@ -128,13 +128,9 @@ def ego4d_sta_train(config: Ego4dStaTrainConfig, out: Path) -> dict[str, StaScor
             run.model(), [run.phase(tokens)], config.optimizer, config.engine, out, ranks,
             title="loss of head and tokens",
         )  # fmt: skip
-        if not ranks.first:
-            return None
-        if not result.finished:
-            print(result.stopped())
-            return None
         model = run.model()
-        model.load_state_dict(result.weights)
+        if not result.load(model, ranks) or not ranks.first:
+            return None
         found = run.predict(model.to(ranks.device).eval(), test, test_tokens)
         write_json(out / "predictions.json", {"version": "1.0", "results": found})
     predictions = read_sta_predictions(out / "predictions.json", test)

@@ -13,7 +13,7 @@ Without given test videos, `leave_out=group` tests each group of videos once, wi
 trained on the other groups; otherwise random divisions are used, which ignore the groups.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,10 +41,10 @@ from ..probing.layer_features import open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig
 from ..training.parallel import join_ranks
-from .labelled_videos import AnyVideos, LabelledVideos, Problem
+from .labelled_videos import AnyVideos, LabelledVideos, check_classes, is_whole, report_problems
 from .probe import Examples, Probe, ProbeConfig
 from .scores import LayerScores, best_layer, score_layers, score_line, write_scores
-from .views import Views, average_views, cache_views, read_problems
+from .views import Views, average_views, cache_views, read_problems, read_views
 
 __all__ = ["KineticsConfig", "kinetics", "predict_videos"]
 
@@ -112,17 +112,24 @@ def kinetics(config: KineticsConfig, out: Path) -> LayerScores | None:
         ranks.wait()
         source = open_layers(_build_encoder(config, ranks.device))
         digest = videos.digest()
+        size, path = source.image_size, out / "cache" / "views.npy"
         inputs = ranks.first_then_others(
             lambda: cache_views(
-                videos.files, config.views, source, source.image_size, out / "cache", digest
+                videos.files,
+                lambda _, file: read_views(file, config.views, size),
+                (config.views.count, config.views.frames, size, size, 3),
+                config.views.span,
+                source.compress,
+                path,
+                {"source": source.fingerprint, "videos": digest, "size": size}
+                | to_dict(config.views),
             )
         )
         examples = _examples(videos, inputs, f"{digest} {to_dict(config.views)}")
-        found = read_problems(out / "cache")
-        damaged = {one.file for one in found if one.field == "video"}
-        valid = np.array([str(file) not in damaged for file in videos.files])
+        found = read_problems(path)
+        valid = is_whole(videos.files, found)
         if ranks.first:
-            _report(out, (*videos.problems, *found))
+            report_problems(out, (*videos.problems, *found))
         probe = Probe(source, examples, config.probe, out / "cache", ranks)
         scores, majority = [], []
         for number, (train, test) in enumerate(_divisions(config, videos, valid)):
@@ -216,32 +223,13 @@ def _divisions(
     if valid is not None:
         divisions = [(train[valid[train]], test[valid[test]]) for train, test in divisions]
     for train, test in divisions:
-        counts = np.bincount(videos.labels[train], minlength=len(videos.classes))
-        if not counts.all():
-            name = videos.classes[int(counts.argmin())]
-            tested = {videos.group_names[group] for group in videos.groups[test][:1]}
-            hint = f" when group {tested} is left out: set videos.min_groups=2"
-            raise ValueError(f"class {name!r} has no training video{hint * bool(config.leave_out)}")
+        tested = {videos.group_names[group] for group in videos.groups[test][:1]}
+        hint = f" when group {tested} is left out: set videos.min_groups=2"
+        check_classes(videos.labels[train], videos.classes, hint * bool(config.leave_out))
     divisions = [(train, test) for train, test in divisions if len(test)]
     if not divisions:
         raise ValueError("all test videos are damaged")
     return divisions
-
-
-def _report(out: Path, problems: tuple[Problem, ...]) -> None:
-    """Write the faults of the data to `problems.csv`, and print how many there are."""
-    if not problems:
-        return
-    write_csv(out / "problems.csv", [asdict(one) for one in problems])
-    fields = sorted({one.field for one in problems})
-    counts = {name: sum(one.field == name for one in problems) for name in fields}
-    text = ", ".join(f"{count} in {name}" for name, count in counts.items())
-    first = problems[0]
-    print(
-        f"faults of the data: {text}; the first is {first.file}: {first.field}: {first.problem}; "
-        f"all are in {out / 'problems.csv'}. Short videos (`frames`) are used, others are left out",
-        flush=True,
-    )
 
 
 def _write(

@@ -8,7 +8,7 @@ folders    one subfolder of videos per class, or `train` and `val` with such sub
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..data.labelled_images import list_images
 from ..data.sources import Kinetics, read_table
 from ..data.video import VIDEO_SUFFIXES
+from ..files import write_csv
 
 __all__ = [
     "AnyVideos",
@@ -26,6 +27,9 @@ __all__ = [
     "LabelledVideos",
     "Problem",
     "TableVideos",
+    "check_classes",
+    "is_whole",
+    "report_problems",
 ]
 
 SPLITS = {"train": False, "val": True, "validate": True, "validation": True, "test": True}
@@ -233,6 +237,49 @@ class FolderVideos:
 
 
 AnyVideos = KineticsVideos | TableVideos | FolderVideos
+
+
+def is_whole(files: Sequence[Path], problems: Iterable[Problem]) -> NDArray[np.bool_]:
+    """Return whether each of n videos can be decoded, bool [n].
+
+    Args:
+        files: paths of the videos.
+        problems: the faults that were found; a video that cannot be decoded has the field `video`.
+    """
+    damaged = {one.file for one in problems if one.field == "video"}
+    return np.array([str(file) not in damaged for file in files])
+
+
+def check_classes(labels: NDArray[np.int64], classes: Sequence[str], hint: str = "") -> None:
+    """Check that each class has a training video.
+
+    Args:
+        labels: int64 [n], the class of each training video.
+        classes: names of the classes.
+        hint: end of the message.
+
+    Raises:
+        ValueError: a class has no training video; the message names it.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    if not counts.all():
+        raise ValueError(f"class {classes[int(counts.argmin())]!r} has no training video{hint}")
+
+
+def report_problems(out: Path, problems: Sequence[Problem]) -> None:
+    """Write the faults of the data to `problems.csv`, and print how many there are."""
+    if not problems:
+        return
+    write_csv(out / "problems.csv", [asdict(one) for one in problems])
+    fields = sorted({one.field for one in problems})
+    counts = {name: sum(one.field == name for one in problems) for name in fields}
+    text = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    first = problems[0]
+    print(
+        f"faults of the data: {text}; the first is {first.file}: {first.field}: {first.problem}; "
+        f"all are in {out / 'problems.csv'}. Short videos (`frames`) are used, others are left out",
+        flush=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.shuffle import key_of, permute
-from ..probing.heads import LayerHeads, ProbeKind
+from ..probing.heads import AVERAGED, LayerHeads, ProbeKind
 from ..probing.layer_features import EXAMPLES, LayerSource, cache_array
 from ..training.engine import EngineConfig, fit
-from ..training.optimizer import OptimizerConfig
+from ..training.optimizer import AnyOptimizer
 from ..training.parallel import Ranks
 from ..training.phase import Phase
 
@@ -43,12 +43,14 @@ class ProbeConfig:
     """Settings of the training of probes.
 
     Attributes:
-        head: `linear` (average pooling), `attention` (paper section 3.5), `cross_attention` (paper
-            A.7), or `low_rank` (no pooling, for classes that are places in the image).
+        head: `linear` (average pooling), `batch_norm_linear` (the same with a batch norm, as MAE),
+            `attention` (paper section 3.5), `cross_attention` (paper A.7), or `low_rank` (no
+            pooling, for classes that are places in the image).
         epochs: passes over the training examples; 90 in the paper.
         batch: examples per step, over all ranks.
         part: examples per forward pass on a rank; gradients of the parts are accumulated.
-        optimizer: settings of AdamW; the paper's learning rate is 6e-5.
+        optimizer: settings of AdamW (without `kind`), of SGD (`kind: sgd`) or of LARS (`kind:
+            lars`); the paper's learning rate is 6e-5.
         standardise: true to subtract the mean of each feature over the training examples, and to
             divide by its standard deviation, for each layer.
         cache_gb: largest size of the cached features of all layers, in GB (1e9 bytes); larger
@@ -60,7 +62,7 @@ class ProbeConfig:
     epochs: int
     batch: int
     part: int
-    optimizer: OptimizerConfig
+    optimizer: AnyOptimizer
     standardise: bool
     cache_gb: float
     seed: int
@@ -119,7 +121,7 @@ class Probe:
         self._num_tokens = one.shape[2]
         size_gb = count * one.size * BYTES / 1e9
         if size_gb <= config.cache_gb:
-            kind = "mean" if config.head == "linear" else "tokens"
+            kind = "mean" if config.head in AVERAGED else "tokens"
             facts = {"source": source.fingerprint, "examples": examples.fingerprint, "pool": kind}
             self._cached = ranks.first_then_others(
                 lambda: cache_array(
@@ -145,7 +147,7 @@ class Probe:
         """Train the heads of all layers on the examples `train`, or resume the training in `out`.
 
         Returns:
-            The heads; None if the run was asked to stop.
+            The heads, which are trained on the first rank only; None if the run was asked to stop.
         """
         config, count = self._config, len(train)
         statistics = self._statistics(train) if config.standardise else None
@@ -168,13 +170,8 @@ class Probe:
         )
         title = f"cross entropy of {len(self._source.layers)} layers"
         result = fit(heads, [phase], config.optimizer, engine, out, ranks, title=title)
-        if not result.finished:
-            if ranks.first:
-                print(result.stopped())
-            return None
         trained = self._new_heads(statistics)
-        trained.load_state_dict(result.weights)
-        return trained.eval()
+        return trained.eval() if result.load(trained, ranks) else None
 
     @torch.no_grad()
     def predict(self, heads: LayerHeads, test: NDArray[np.int64]) -> Float[Tensor, "l n c"]:
@@ -193,7 +190,7 @@ class Probe:
 
     def _compute(self, inputs: NDArray[Any]) -> Float[Tensor, "b l n d"]:
         features = self._source.features(inputs).cpu()
-        return features.mean(2, keepdim=True) if self._config.head == "linear" else features
+        return features.mean(2, keepdim=True) if self._config.head in AVERAGED else features
 
     def _new_heads(self, statistics: tuple[Tensor, Tensor] | None) -> LayerHeads:
         heads = LayerHeads(

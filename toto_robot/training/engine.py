@@ -4,7 +4,7 @@
 
 A row is one training example. A step reads ``batch`` rows by their numbers. A row depends only on
 its number and the seed (see `toto_robot.data.mixture`). Each rank accumulates gradients over
-forward passes of ``part`` rows. Then the step makes one AdamW update, unless the guard rejects the
+forward passes of ``part`` rows. Then the optimizer makes one update, unless the guard rejects the
 loss or the gradient. So the config determines a run completely, and the rows are the same for any
 number of ranks. A resumed run equals an uninterrupted run. On a CPU, the two are bit-identical.
 """
@@ -25,7 +25,7 @@ from ..data.loader import read_ahead
 from ..runs import report_found, stopped_after
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
-from .optimizer import OptimizerConfig, build_optimizer
+from .optimizer import AnyOptimizer, build_optimizer
 from .parallel import (
     Precision,
     Ranks,
@@ -110,6 +110,18 @@ class Fit:
         """Return a message that states the step at which the run stopped, and how to resume it."""
         return stopped_after(self.steps, self.all_steps, "step")
 
+    def load(self, model: nn.Module, ranks: Ranks) -> bool:
+        """Load the weights into a new model on the first rank, if all steps are completed.
+
+        Returns:
+            True if all steps are completed. Otherwise a message says how to resume the run.
+        """
+        if ranks.first and not self.finished:
+            print(self.stopped())
+        elif ranks.first:
+            model.load_state_dict(self.weights)
+        return self.finished
+
     def notes(self, config: object) -> dict[str, object]:
         """Return the metadata that a checkpoint records: config, skipped steps and last scores."""
         return {
@@ -122,7 +134,7 @@ class Fit:
 def fit(
     model: nn.Module,
     phases: Sequence[Phase],
-    optimizer: OptimizerConfig,
+    optimizer: AnyOptimizer,
     config: EngineConfig,
     out: Path,
     ranks: Ranks,
@@ -137,7 +149,7 @@ def fit(
     Args:
         model: a `Trainable` with initial weights, equal on all ranks. It is trained in place.
         phases: the training phases, the first phase first.
-        optimizer: settings of AdamW and of its learning rate over the steps of all phases.
+        optimizer: settings of the optimizer and of its learning rate over the steps of all phases.
         config: the other settings.
         out: folder of checkpoints, log and curve.
         ranks: this process and its group.
@@ -155,7 +167,7 @@ class _Run:
         self,
         model: nn.Module,
         phases: Sequence[Phase],
-        optimizer: OptimizerConfig,
+        optimizer: AnyOptimizer,
         config: EngineConfig,
         out: Path,
         ranks: Ranks,

@@ -1,4 +1,4 @@
-"""Read the data of a fine-tuning as tokens: videos, images, robot episodes, or labelled images.
+"""Read the unlabelled data of a fine-tuning as tokens: videos, images or robot episodes.
 
 Tokens of episodes are written as a data set of tokens, in which each camera of an episode is a clip
 (see `toto_robot.data.token_shards`). Videos and images are decoded and tokenised as for
@@ -6,7 +6,6 @@ pre-training.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
-from ..data.images import read_crops, read_square
-from ..data.labelled_images import LabelledImages
 from ..data.mixture import TokenData
 from ..data.shards import HOLD_OUT, Shard, Source, decode_source, tokenize_shard
-from ..data.shuffle import key_of, permute, uniform
+from ..data.shuffle import key_of, uniform
 from ..data.token_shards import FORMAT, ShardWriter, TokenShards, open_data, shard_name
 from ..data.video import VIDEO_SUFFIXES
 from ..data.walk import walk
 from ..encoders.encoder import Encoder
 from ..files import write_json
 from ..probing.episodes import check_tokenizer, read_demonstrations, read_frames
-from ..probing.layer_features import cache_array
 from ..probing.lerobot_episodes import is_lerobot
-from ..tokenizers import AnyTokenizer
 
-__all__ = ["labelled_rows", "prefix_lengths", "tokenise_data", "tokenise_images"]
+__all__ = ["prefix_lengths", "tokenise_data"]
 
 NAME = "finetune"  # of the data set of tokens
-READERS = 4  # threads that decode images
 EPISODE_SUFFIXES = (".safetensors", ".npz")
 
 
@@ -115,70 +109,6 @@ def _tokens_per_camera(
     cameras = frames if isinstance(frames, list) else list(np.moveaxis(np.asarray(frames), 1, 0))
     chosen = [np.ascontiguousarray(camera[::stride]) for camera in cameras]
     return chosen if view == "tokens" else [encoder.compress(camera) for camera in chosen]
-
-
-def tokenise_images(
-    images: LabelledImages, tokenizer: AnyTokenizer, crops: int, seed: int, path: Path
-) -> NDArray[np.uint16]:
-    """Return the tokens of labelled images, uint16 [i 1+crops n], and keep them in a file.
-
-    The first of the crops is the centre; the others are random, and half of them are mirrored.
-
-    Args:
-        images: the i images.
-        tokenizer: the tokenizer, with n tokens per frame.
-        crops: number of random crops of each image.
-        seed: seed of the random crops.
-        path: the `.npy` file.
-    """
-    size = tokenizer.image_size
-
-    def read(row: int) -> NDArray[np.uint8]:
-        file = images.files[row]
-        centre = read_square(file, size, 0.5, 0.5)[None]
-        if not crops:
-            return centre
-        random = read_crops(file, size, crops, np.random.default_rng((seed, row)))
-        return np.concatenate([centre, random])
-
-    def tokens(rows: range) -> NDArray[np.uint16]:
-        with ThreadPoolExecutor(READERS) as pool:
-            frames = np.concatenate(list(pool.map(read, rows)))
-        with torch.inference_mode():
-            ids = tokenizer.encode(torch.from_numpy(frames)).cpu().numpy().astype(np.uint16)
-        return ids.reshape(len(rows), 1 + crops, -1)
-
-    facts = {
-        "images": images.digest(),
-        "tokenizer": weights_hash(tokenizer),
-        "size": size,
-        "crops": crops,
-        "seed": seed,
-    }
-    return cache_array(path, len(images.files), tokens, facts, "tokenise images")
-
-
-def labelled_rows(
-    tokens: NDArray[np.uint16], chosen: NDArray[np.int64], first: int, count: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the image numbers [r] and the tokens [r n] of r rows of an endless shuffled list.
-
-    Each image occurs once per epoch. The epochs use the stored random crops of an image in turn.
-    The centre crop is used only if there are no random crops.
-
-    Args:
-        tokens: tokens of all images, from `tokenise_images`.
-        chosen: numbers of the images in the list.
-        first: number of the first row.
-        count: number r of rows.
-        seed: seed of the order.
-    """
-    index = np.arange(first, first + count)
-    epoch = index // len(chosen)
-    images = chosen[permute(index % len(chosen), len(chosen), key_of(seed), epoch)]
-    crops = tokens.shape[1] - 1
-    crop = 1 + epoch % crops if crops else np.zeros(count, np.int64)
-    return images, tokens[images, crop].astype(np.int64)
 
 
 def prefix_lengths(first: int, count: int, num_tokens: int, seed: int) -> Tensor:

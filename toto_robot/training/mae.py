@@ -103,11 +103,9 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
     if not ranks.first:
         return folder
     print(f"curve   {out / 'curve.png'}", flush=True)
-    if not result.finished:
-        print(result.stopped())
-        return folder
     model = config.model.build()
-    model.load_state_dict(result.weights)
+    if not result.load(model, ranks):
+        return folder
     if held_out:
         rows = _rows(config, held_out, [1.0] * len(held_out), validation=True)
         frames, orders = rows(0, SHOWN)

@@ -1,22 +1,33 @@
-"""Build AdamW, compute its learning rate, and take one optimizer step."""
+"""Build AdamW, SGD or LARS, compute their learning rate, and take one optimizer step."""
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 
 from ..models.mup import parameter_groups
+from .lars import Lars
+
+__all__ = [
+    "AnyOptimizer",
+    "LarsConfig",
+    "OptimizerConfig",
+    "Schedule",
+    "SgdConfig",
+    "build_optimizer",
+    "descend",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizerConfig:
-    """Settings of AdamW with linear warm-up and cosine decay (paper section 3.3).
+class Schedule:
+    """A learning rate with linear warm-up and cosine decay (paper section 3.3), for any optimizer.
 
     Attributes:
         lr: peak learning rate.
-        betas: AdamW's betas, (0.9, 0.95) in the paper.
         weight_decay: weight decay of matrices. Vectors (norms, biases) have no decay.
         warmup_steps: number of steps during which the learning rate rises linearly to ``lr``.
         final_lr_fraction: learning rate at the last step, as a fraction of ``lr``.
@@ -24,7 +35,6 @@ class OptimizerConfig:
     """
 
     lr: float
-    betas: tuple[float, float]
     weight_decay: float
     warmup_steps: int
     final_lr_fraction: float
@@ -39,14 +49,66 @@ class OptimizerConfig:
         return self.lr * (self.final_lr_fraction + (1 - self.final_lr_fraction) * cosine)
 
 
-def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Build AdamW for the parameters of ``module``, grouped by `parameter_groups`."""
-    groups = parameter_groups(module, config.weight_decay)
-    return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig(Schedule):
+    """Settings of AdamW and of its learning rate.
+
+    Attributes:
+        betas: AdamW's betas, (0.9, 0.95) in the paper.
+    """
+
+    betas: tuple[float, float]
+
+    def build(self, groups: list[dict[str, Any]]) -> AdamW:
+        """Build the optimizer for groups of parameters."""
+        return AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SgdConfig(Schedule):
+    """Settings of stochastic gradient descent and of its learning rate.
+
+    Attributes:
+        momentum: share of the last update that is added to an update.
+    """
+
+    kind: ClassVar[str] = "sgd"
+    momentum: float
+
+    def build(self, groups: list[dict[str, Any]]) -> SGD:
+        """Build the optimizer for groups of parameters."""
+        return SGD(groups, lr=self.lr, momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LarsConfig(Schedule):
+    """Settings of LARS and of its learning rate.
+
+    Attributes:
+        momentum: share of the last update that is added to an update.
+        trust: norm of an update of a matrix, relative to the norm of the matrix, at a learning rate
+            of 1 and without momentum; 0.001 in the authors' paper.
+    """
+
+    kind: ClassVar[str] = "lars"
+    momentum: float
+    trust: float
+
+    def build(self, groups: list[dict[str, Any]]) -> Lars:
+        """Build the optimizer for groups of parameters."""
+        return Lars(groups, lr=self.lr, momentum=self.momentum, trust=self.trust)
+
+
+AnyOptimizer = OptimizerConfig | SgdConfig | LarsConfig
+
+
+def build_optimizer(module: nn.Module, config: AnyOptimizer) -> Optimizer:
+    """Build the optimizer for the parameters of ``module``, grouped by `parameter_groups`."""
+    return config.build(parameter_groups(module, config.weight_decay))
 
 
 def descend(
-    module: nn.Module, optimizer: AdamW, loss: Tensor, clip_norm: float, lr: float
+    module: nn.Module, optimizer: Optimizer, loss: Tensor, clip_norm: float, lr: float
 ) -> float:
     """Take one optimizer step, and return the norm of the gradient before clipping.
 

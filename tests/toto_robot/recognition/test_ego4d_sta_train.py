@@ -1,6 +1,7 @@
 """`toto-robot ego4d_sta_train`: the head learns generated clips by heart, and names bad videos."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,6 +77,25 @@ def test_the_model_learns_generated_clips_by_heart(tiny, tmp_path):
     assert scores["overall"] == 100
     found = json.loads((tmp_path / "out/predictions.json").read_text())["results"]
     assert set(found) == {f"v{v}_{t}" for v in range(4) for t in (4, 10)}
+
+
+def test_a_killed_training_resumes_to_the_same_predictions(tiny, tmp_path):
+    write_data(tmp_path, videos=2)
+    more = "steps=6 engine.keep_every=3 engine.log_every=3"
+    assert train(tiny, tmp_path, tmp_path / "whole", more).code == 0
+    assert train(tiny, tmp_path, tmp_path / "out", more).code == 0
+    for name in ("predictions.json", "results.json", "log.jsonl"):
+        (tmp_path / "out" / name).unlink()
+    shutil.rmtree(tmp_path / "out/checkpoints/step-0000006")  # as if it had been killed
+    done = train(tiny, tmp_path, tmp_path / "out", more)
+    assert "continuing: 3 of 6 steps found" in done.out
+    assert "tokenise" not in done.err  # the tokens of the clips are reused
+    for name in ("predictions.json", "results.json"):
+        whole, again = (tmp_path / one / name for one in ("whole", "out"))
+        assert json.loads(whole.read_text()) == json.loads(again.read_text())
+    changed = train(tiny, tmp_path, tmp_path / "out", more.replace("steps=6", "steps=7"))
+    assert changed.code == 1
+    assert "steps: 6 != 7" in changed.err
 
 
 def test_a_missing_or_short_video_is_named(tiny, tmp_path):

@@ -291,12 +291,19 @@ def test_an_interrupted_pass_over_the_videos_resumes_with_its_problems(tmp_path)
             return super().compress(clips)
 
     views = Views(frames=300, stride=1, clips=2, crops=1)  # one video per block
+
+    def cache(source):
+        return cache_views(
+            files, lambda _, file: read_views(file, views, 16), (2, 300, 16, 16, 3), views.span,
+            source.compress, tmp_path / "cache/views.npy", {},
+        )  # fmt: skip
+
     with pytest.raises(KeyboardInterrupt):
-        cache_views(files, views, Stopping(), 16, tmp_path / "cache", "x")
-    found = cache_views(files, views, PixelLayers(), 16, tmp_path / "cache", "x")
+        cache(Stopping())
+    found = cache(PixelLayers())
     assert found.shape == (4, 2, 300, 768)
     assert [bool(row.any()) for row in found] == [False, True, True, False]
-    stored = json.loads((tmp_path / "cache/problems.json").read_text())
+    stored = json.loads((tmp_path / "cache/views-problems.json").read_text())
     assert [(one["file"][-5], one["field"]) for one in stored] == [
         ("0", "video"), ("1", "frames"), ("2", "frames"), ("3", "video"),
     ]  # fmt: skip

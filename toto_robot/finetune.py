@@ -1,12 +1,15 @@
-"""`python -m toto_robot.training.finetune data=FOLDER`: fine-tune a Toto on your own images.
+"""`python -m toto_robot.finetune data=FOLDER`: fine-tune a Toto on your own images or videos.
 
     finetune data=<videos, images or demonstrations>      adapt a Toto to the frames of your camera
     finetune supervision=small data=<folders of classes>  next-token loss and classes of images
-    finetune supervision=paper data=<ImageNet>            the same, with the settings of the paper
+    finetune supervision=videos videos.path=<folder>      next-token loss and classes of videos
+    finetune supervision=paper data=<ImageNet>            ImageNet with the paper's settings
+    finetune supervision=kinetics videos.path=<folder>    Kinetics-400 with the paper's settings
+    finetune supervision=cater videos.path=<folder>       CATER, the cell of a hidden object
 
 The result is a checkpoint `encoder`, which `load_encoder` opens like a pre-trained Toto. With
 labels, the folder `heads` has the classifiers of the layers, and `results.json` has their accuracy
-(paper section 4.2). The paper's sections A.2 and A.3 describe the kinds of attention.
+(paper sections 4.2, 4.3 and 4.7). The paper's sections A.2 and A.3 describe the kinds of attention.
 """
 
 import dataclasses
@@ -18,62 +21,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from ..checkpoint import build_module, load_weights, read_config, save_checkpoint
-from ..cli import command
-from ..config import to_dict
-from ..data.divisions import Division, check_random_divisions, given_division, random_divisions
-from ..data.labelled_images import LabelledImages, list_images
-from ..data.mixture import SequenceMixture, TokenData
-from ..encoders.encoder import Encoder
-from ..encoders.loading import load_tokenizer, load_toto, save_encoder
-from ..files import write_json
-from ..models import CausalModel, ModelConfig, TotoConfig, model_flops
-from ..models.adapters import Adaptation
-from ..models.transformer import Attention
-from ..probing.heads import HeadKind, LayerHeads
-from ..runs import claim
-from .engine import EngineConfig, Fit, fit
-from .finetune_data import labelled_rows, prefix_lengths, tokenise_data, tokenise_images
-from .finetuned_model import FineTunedModel
-from .optimizer import OptimizerConfig
-from .parallel import Ranks, join_ranks
-from .phase import Phase, Rows
+from .cli import command
+from .data.mixture import SequenceMixture, TokenData
+from .encoders.encoder import Encoder
+from .encoders.loading import load_tokenizer, load_toto, save_encoder
+from .models import CausalModel, ModelConfig, TotoConfig, model_flops
+from .models.adapters import Adaptation
+from .models.transformer import Attention
+from .probing.heads import LayerHeads
+from .recognition.cater import CaterVideos
+from .recognition.labelled_clips import (
+    LabelledClips,
+    LabelsConfig,
+    TokenClips,
+    score_heads,
+    sequences,
+)
+from .recognition.labelled_videos import AnyVideos
+from .runs import claim
+from .training.engine import EngineConfig, Fit, fit
+from .training.finetune_data import prefix_lengths, tokenise_data
+from .training.finetuned_model import FineTunedModel
+from .training.optimizer import OptimizerConfig
+from .training.parallel import Ranks, join_ranks
+from .training.phase import Phase, Rows
 
-__all__ = ["FinetuneConfig", "LabelsConfig", "finetune", "load_heads"]
-
-TEST_BATCH = 32  # images that are classified together
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelsConfig:
-    """Settings of the classes of images, and of their classifiers (heads).
-
-    Attributes:
-        classes: text file with one class per line; see `toto_robot.recognition.imagenet`. null: the
-            sorted names of the folders.
-        test_share: share of each class's images that are test images, if the data has no `val` or
-            `test` folder.
-        crops: number of random crops of each training image, used in turns. 0 uses the centre.
-        head: kind of the heads: `linear`, `attention` or `cross_attention`.
-        layers: numbers of the layers with a head. null: all layers.
-        stop_gradient: true if only the next-token loss changes the transformer, and the loss of the
-            heads does not, as in the paper's section 4.2.
-    """
-
-    classes: Path | None
-    test_share: float
-    crops: int
-    head: HeadKind
-    layers: tuple[int, ...] | None
-    stop_gradient: bool
-
-    def __post_init__(self) -> None:
-        """Check the shares and counts."""
-        check_random_divisions(1, self.test_share)
-        if self.crops < 0 or self.layers == ():
-            raise ValueError("crops must not be negative, and layers must have an entry or be null")
+__all__ = ["FinetuneConfig", "finetune"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,17 +58,21 @@ class FinetuneConfig:
         data: without `labels`: a folder of videos or images, a folder of episodes such as a
             demonstration store, a LeRobot data set, or a data set of `decode` or `tokenise`. With
             `labels`: a folder with one subfolder of images per class, or with `train` and `val`.
+            null: the data are `videos`.
+        videos: labelled videos; see `toto_robot.recognition.labelled_videos`. null: none.
         labels: settings of the classes. null trains on the next-token loss only.
         start_from: name or checkpoint folder of the Toto.
         image_size: side of the resized frames, pixels. null uses the size of `start_from`.
+        max_frames: number of frames that the fine-tuned model can encode together. null: a sequence
+            has as many tokens as in `start_from`. The paper has 32 for Table 12.
         rope_base: base of the rotary angles. null uses the base of `start_from`. The paper has
             50000 for frames of 32 x 32 tokens.
         attention: attention of the fine-tuned model: `causal`, `full` (all tokens of a frame see
             each other, and earlier frames) or `prefix` (all tokens see each other; the next-token
             loss has a random prefix). A model with `full` or `prefix` cannot encode a video frame
             by frame as a stream, and cannot predict frames.
-        stride: every `stride`-th frame of videos and episodes is used. Choose it so that the time
-            between two frames is about the frame interval of `start_from`.
+        stride: every `stride`-th frame of videos and episodes is used; 1 for images. Choose it so
+            that the time between two frames is about the frame interval of `start_from`.
         adapt: the trained weights: low-rank adapters, the last blocks, or all.
         next_token_weight: factor of the next-token loss, relative to the loss of the classes.
         layer_decay: the learning rate of a block is this factor times that of the next block.
@@ -103,21 +81,23 @@ class FinetuneConfig:
             weights. null saves the last weights.
         optimizer: settings of AdamW and of its learning rate.
         steps: number of optimizer steps.
-        frames: number of frames in a sequence; 1 with `labels`.
+        frames: number of frames in a sequence; 1 for labelled images.
         batch: number of sequences in a step, over all ranks.
         part: number of sequences in a forward pass of a rank.
-        validation_rows: maximum number of held-out sequences or test images for each validation.
+        validation_rows: maximum number of held-out sequences or test examples for each validation.
         engine: settings of the training loop.
         frame_interval_s: time between two used frames, seconds. The checkpoint records it. null:
             that of `start_from`.
-        seed: random seed of the crops, of the division into training and test images, of the order
-            of the sequences, and of the initial weights of adapters and heads.
+        seed: random seed of the crops, of the division into training and test data, of the order of
+            the sequences, and of the initial weights of adapters and heads.
     """
 
-    data: Path
+    data: Path | None
+    videos: AnyVideos | CaterVideos | None
     labels: LabelsConfig | None
     start_from: str
     image_size: int | None
+    max_frames: int | None
     rope_base: float | None
     attention: Attention
     stride: int
@@ -147,8 +127,8 @@ class FinetuneConfig:
             raise ValueError("layer_decay must be above 0 and at most 1, transformer_lr above 0")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
-        if self.labels is not None and self.frames != 1:
-            raise ValueError(f"frames must be 1 with labels, got {self.frames}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames must be at least 1 or null, got {self.max_frames}")
         if self.next_token_weight == 0 and (self.labels is None or self.labels.stop_gradient):
             raise ValueError(
                 "next_token_weight=0 trains no weight of the transformer, unless there are labels "
@@ -166,44 +146,26 @@ def finetune(config: FinetuneConfig, out: Path) -> Path:
         ValueError: the data cannot be read, or a setting does not suit the Toto; the message names
             it.
     """
+    if (config.data is None) == (config.videos is None):
+        raise ValueError("set exactly one of data and videos; the other must be null")
+    if config.videos is not None and config.labels is None:
+        raise ValueError(
+            "videos are labelled: set supervision=videos; unlabelled videos are data=FOLDER"
+        )
     start = load_toto(config.start_from)
-    images = None if config.labels is None else _list(config, config.labels)
-    model = _new_model(config, start, images)
+    clips = None
+    if config.labels is not None:
+        clips = LabelledClips(
+            config.data, config.videos, config.labels, config.frames, config.stride, config.seed
+        )
+    model = _new_model(config, start, clips)
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
         if ranks.first:
             claim(out, config)
             print(f"fine-tune {config.start_from} ({_trained(model)})", flush=True)
         ranks.wait()
-        run = _Run(config, start, model.transformer.config, images, out)
+        run = _Run(config, start, model.transformer.config, clips, out)
         return run.train(model, ranks)
-
-
-def load_heads(folder: Path) -> tuple[LayerHeads, tuple[int, ...], tuple[str, ...]]:
-    """Return the heads of a fine-tuning, the layer number of each head, and the class names.
-
-    Args:
-        folder: the folder `heads` of the results.
-    """
-    data = read_config(folder, "heads")
-    config = data["config"]
-    sizes = (config["head"], len(config["layers"]), config["dim"], len(config["classes"]))
-    weights = load_weights(folder, data["sha256"])
-    heads = build_module(lambda: LayerHeads(*sizes), weights, folder)
-    return heads.eval(), tuple(config["layers"]), tuple(config["classes"])
-
-
-def _list(config: FinetuneConfig, labels: LabelsConfig) -> LabelledImages:
-    images = list_images(config.data, labels.classes)
-    _divide(images, labels, config.seed)  # a class that is too small fails here
-    return images
-
-
-def _divide(images: LabelledImages, labels: LabelsConfig, seed: int) -> Division:
-    """Divide the images into training and test images, and return the numbers of both."""
-    if images.is_test is not None:
-        return given_division(images.is_test)
-    (division,) = random_divisions(images.labels, images.classes, 1, labels.test_share, seed)
-    return division
 
 
 def _trained(model: FineTunedModel) -> str:
@@ -224,6 +186,8 @@ def _model_config(config: FinetuneConfig, start: Encoder) -> ModelConfig:
         tokens = load_tokenizer(config.start_from, config.image_size).tokens_per_frame
         frames = max(1, before.frames * before.tokens_per_frame // tokens)  # equal context
         changes = {"tokens_per_frame": tokens, "frames": frames}
+    if config.max_frames is not None:
+        changes["frames"] = config.max_frames
     if isinstance(before, TotoConfig):
         changes["attention"] = config.attention
         if config.rope_base is not None:
@@ -237,13 +201,13 @@ def _model_config(config: FinetuneConfig, start: Encoder) -> ModelConfig:
     if config.frames > after.frames:
         raise ValueError(
             f"frames must be at most {after.frames}, the sequence of {config.start_from} at this "
-            f"image size, got {config.frames}"
+            f"image size, or max_frames; got {config.frames}"
         )
     return after
 
 
 def _new_model(
-    config: FinetuneConfig, start: Encoder, images: LabelledImages | None
+    config: FinetuneConfig, start: Encoder, clips: LabelledClips | None
 ) -> FineTunedModel:
     """Return the model before training."""
     transformer = _model_config(config, start).build()
@@ -251,10 +215,10 @@ def _new_model(
     torch.manual_seed(config.seed)
     config.adapt.prepare(transformer)
     heads, layers = None, ()
-    if config.labels is not None and images is not None:
+    if config.labels is not None and clips is not None:
         depth = range(transformer.config.layers + 1)
         layers = tuple(map(transformer.layer_index, config.labels.layers or depth))
-        sizes = (len(layers), transformer.config.dim, len(images.classes))
+        sizes = (len(layers), transformer.config.dim, len(clips.classes))
         heads = LayerHeads(config.labels.head, *sizes)
     return FineTunedModel(
         transformer,
@@ -276,45 +240,45 @@ class _Run:
         config: FinetuneConfig,
         start: Encoder,
         model_config: ModelConfig,
-        images: LabelledImages | None,
+        clips: LabelledClips | None,
         out: Path,
     ) -> None:
-        self._config, self._start, self._images, self._out = config, start, images, out
+        self._config, self._start, self._clips, self._out = config, start, clips, out
         self._model_config = model_config
         self._tokenizer = load_tokenizer(config.start_from, config.image_size)
 
     def train(self, model: FineTunedModel, ranks: Ranks) -> Path:
         config, out, folder = self._config, self._out, self._out / "encoder"
-        tokens = None
-        if self._images is None:
+        test, clips = None, self._clips
+        if clips is None:
             phase = self._video_phase(ranks)
         else:
-            phase, tokens = self._labelled_phase(self._images, ranks)
+            if ranks.first:
+                print(clips.listing.summary(), flush=True)
+            train, test = clips.tokenise(self._tokenizer, out, ranks)
+            phase = self._labelled_phase(train, test)
         result = fit(
             model, [phase], config.optimizer, config.engine, out, ranks,
-            title="next-token loss, nats" if tokens is None else "loss of tokens and classes, nats",
+            title="next-token loss, nats" if test is None else "loss of tokens and classes, nats",
         )  # fmt: skip
-        if not ranks.first:
+        trained = _new_model(config, self._start, clips)
+        if not result.load(trained, ranks) or not ranks.first:
             return folder
-        if not result.finished:
-            print(result.stopped())
-            return folder
-        trained = _new_model(config, self._start, self._images)
-        trained.load_state_dict(result.weights)
         trained.transformer = trained.result()
         self._save(trained.transformer, result, folder)
-        if tokens is not None:
-            self._test(trained.eval(), tokens)
+        if clips is not None and test is not None:
+            score_heads(trained.eval().to(ranks.device), clips, test, config, out)
         print(f"curve   {out / 'curve.png'}\nencoder {folder}")
         return folder
 
     def _video_phase(self, ranks: Ranks) -> Phase:
-        config = self._config
+        config, folder = self._config, self._config.data
+        assert folder is not None
         encoder = Encoder(
             self._tokenizer, self._model_config.build(), self._start.layer, self._start.pool
         )
         data = ranks.first_then_others(
-            lambda: tokenise_data(config.data, encoder, config.stride, self._out, config.seed)
+            lambda: tokenise_data(folder, encoder, config.stride, self._out, config.seed)
         )
         has_held_out = bool(len(data.runs(validation=True)))
         if ranks.first and not has_held_out:
@@ -342,39 +306,18 @@ class _Run:
             rows.append(prefix_lengths(first, len(ids), ids.shape[1], self._config.seed))
         return tuple(rows)
 
-    def _labelled_phase(
-        self, images: LabelledImages, ranks: Ranks
-    ) -> tuple[Phase, NDArray[np.uint16]]:
-        config, labels = self._config, self._config.labels
-        assert labels is not None
-        if ranks.first:
-            print(images.summary(), flush=True)
-        tokens = ranks.first_then_others(
-            lambda: tokenise_images(
-                images, self._tokenizer, labels.crops, config.seed, self._out / "tokens.npy"
-            )
-        )
-        train, test = _divide(images, labels, config.seed)
-        centre = tokens[:, :1]
+    def _labelled_phase(self, train: TokenClips, test: TokenClips) -> Phase:
+        config = self._config
 
-        def rows(chosen: NDArray[np.int64], source: NDArray[np.uint16]) -> Rows:
+        def rows(clips: TokenClips) -> Rows:
             def read(first: int, count: int) -> tuple[Tensor, ...]:
-                which, ids = labelled_rows(source, chosen, first, count, config.seed)
-                return self._row(self._sequences(ids), images.labels[which], first)
+                tokens, labels = clips.rows(first, count, config.seed)
+                return self._row(sequences(tokens, self._model_config), labels, first)
 
             return read
 
-        validation = {"test": rows(test, centre)}
         count = min(config.validation_rows, len(test))
-        return self._phase(rows(train, tokens), validation, count), centre[test, 0]
-
-    def _sequences(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
-        """Add the start token of a video, and the end token, to the tokens of each image [b n]."""
-        layout = self._model_config
-        ends = ((0, 0), (1, 1))
-        ids = np.pad(tokens.astype(np.int64), ends, constant_values=layout.start_video)
-        ids[:, -1] = layout.end
-        return ids
+        return self._phase(rows(train), {"test": rows(test)}, count)
 
     def _phase(self, rows: Rows, validation: dict[str, Rows], validation_rows: int) -> Phase:
         config = self._config
@@ -406,40 +349,6 @@ class _Run:
                 **result.notes(config),
             },
         )
-
-    @torch.no_grad()
-    def _test(self, model: FineTunedModel, tokens: NDArray[np.uint16]) -> None:
-        """Classify the test images with each head, save the heads, and write the accuracies."""
-        images, labels = self._images, self._config.labels
-        assert images is not None
-        assert labels is not None
-        assert model.heads is not None
-        _, test = _divide(images, labels, self._config.seed)
-        logits = []
-        for first in tqdm(range(0, len(test), TEST_BATCH), desc="test", unit="batch"):
-            ids = torch.from_numpy(self._sequences(tokens[first : first + TEST_BATCH]))
-            features = model.transformer.features(ids[:, :-1], model.head_layers)
-            logits.append(model.heads(model.head_input(features)))
-        is_right = torch.cat(logits, dim=1).argmax(-1).numpy() == images.labels[test]
-        accuracy = is_right.mean(1)
-        heads = {
-            "head": labels.head,
-            "layers": list(model.head_layers),
-            "dim": self._model_config.dim,
-            "classes": list(images.classes),
-        }
-        save_checkpoint(self._out / "heads", "heads", heads, model.heads.state_dict())
-        rows = [
-            {"layer": layer, "top1": float(share), "right": int(right)}
-            for layer, share, right in zip(
-                model.head_layers, accuracy, is_right.sum(1), strict=True
-            )
-        ]
-        result = {"images": images.summary(), "test_images": len(test), "layers": rows}
-        write_json(self._out / "results.json", {**result, "config": to_dict(self._config)})
-        print(f"top-1 accuracy of the heads on {len(test)} test images:")
-        print("\n".join(f"  layer {row['layer']:>2}  {row['top1']:.3f}" for row in rows))
-        print(f"results {self._out / 'results.json'}\nheads   {self._out / 'heads'}")
 
 
 main = command("finetune", FinetuneConfig)(finetune)
