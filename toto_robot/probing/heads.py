@@ -1,4 +1,4 @@
-"""Classification heads on frozen features. There are four kinds.
+"""Classification heads on frozen features. There are five kinds.
 
     linear            averages the tokens, and applies a linear layer (paper section 3.5)
     batch_norm_linear averages the tokens, normalises each feature over the batch, and applies a
