@@ -1,0 +1,169 @@
+"""The benchmark on Meta-World: the command as typed, with a tiny suite in place of Meta-World.
+
+The worker process runs in this Python, with the folder `fake_suite` as the package `metaworld`.
+"""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.metaworld.process import SceneConfig, SuiteProcess
+from tests.command_lines import run
+
+TINY = (
+    "scene.image_size=32 scene.demonstrations=6 scene.max_steps=12 scene.steps_after_success=1 "
+    "probes.stride=2 probes.folds=3 probes.width=8 probes.resamples=100 cloning.episodes=4 "
+    "cloning.group=3 cloning.student.projection=8 cloning.student.hidden=[16] "
+    "cloning.imitation.last_steps=60 cloning.time_limit=2 tasks=[reach-v3] device=cpu"
+)
+SCENE = SceneConfig(
+    cameras=("corner3", "gripperPOV"), image_size=32, shadows=True, samples=4, demonstrations=5,
+    steps_after_success=1, max_steps=12,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _suite(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fake_suite"))
+
+
+def benchmark(folder, words, name="out"):
+    given = f"data={folder}/data out={folder}/{name} metaworld_python={sys.executable} {TINY}"
+    return run("policies.metaworld.__main__", f"{given} {words}")
+
+
+def results(folder, name="out"):
+    return json.loads((folder / name / "results.json").read_text())
+
+
+def test_one_command_measures_an_encoder_beside_its_controls(tmp_path):
+    words = "encoder=nano encoder.layer=1 encoder.pool=grid2 scene.demonstrations=20"
+    words += " probes.width=32"
+    done = benchmark(tmp_path, words)
+    assert done.code == 0, done.err
+    assert "4 cells of probes and 5 of cloning to measure: about" in done.out
+    found = results(tmp_path)
+    rows = {row["row"] for row in found["probes"]}
+    assert rows == {
+        "toto-nano layer 1 grid2", "untrained toto-nano layer 1 grid2", "16 x 16 pixels",
+        "no vision",
+    }  # fmt: skip
+    score = {(row["row"], row["target"]): row["score"] for row in found["probes"]}
+    assert score["16 x 16 pixels", "object at rest"] > 0.5 > score["no vision", "object at rest"]
+    assert score["no vision", "hand"] > 0.99  # its input is the answer
+    gain = next(row for row in found["probes"] if row["row"].startswith("toto-nano"))
+    assert gain["minus_pixels"]["low"] <= gain["minus_pixels"]["score"]
+    cloned = {row["row"]: row for row in found["cloning"]}
+    assert cloned.keys() == rows | {"scripted expert"}
+    assert cloned["scripted expert"]["successes"] == cloned["no vision"]["episodes"] == 4
+    assert cloned["no vision"]["against_pixels"]["p"] <= 1
+    assert "| toto-nano layer 1 grid2 |" in (tmp_path / "out" / "results.md").read_text()
+    with (tmp_path / "out" / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {"R2 inverse", "success, same"} < {line["measure"] for line in lines}
+    assert (tmp_path / "out" / "results.png").stat().st_size > 1000
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/*")}
+    again = benchmark(tmp_path, words)
+    assert "continuing: 9 of 9 cells found" in again.out
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/*/*")}
+
+
+def test_later_runs_add_rows_and_changed_appearances(tmp_path):
+    assert benchmark(tmp_path, "encoder=pixels controls=[none] parts=[cloning]").code == 0
+    more = "controls=[] parts=[cloning] appearances=[changed,same] training_seeds=[0,1]"
+    joined = f"encoder=nano encoder.pool=mean layers=[0,1] {more}"
+    assert benchmark(tmp_path, joined).code == 0
+    stream = "encoder=stream encoder.layer=1 encoder.stream.context=2 controls=[] parts=[probes]"
+    done = benchmark(tmp_path, stream)
+    assert done.code == 0, done.err
+    found = results(tmp_path)
+    (probed,) = {row["row"] for row in found["probes"]}
+    assert probed.startswith("toto-nano layer 1")
+    assert "2 frames" in probed
+    same = {row["row"]: row for row in found["cloning"] if row["appearance"] == "same"}
+    assert {"16 x 16 pixels", "no vision", "toto-nano mean of layers 0+1"} < same.keys()
+    assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have
+    changed = {row["row"]: row for row in found["cloning"] if row["appearance"] == "changed"}
+    assert changed["toto-nano mean of layers 0+1"]["episodes"] == 8
+
+
+def test_demonstrations_are_episodes_of_the_project(tmp_path):
+    assert benchmark(tmp_path, "encoder=none controls=[] parts=[probes]").code == 0
+    done = run(
+        "toto_robot.sweep",
+        f"data={tmp_path}/data/reach-v3 out={tmp_path}/sweep target=state stride=2 folds=3 "
+        "pools=[mean] width=8 resamples=100",
+    )
+    assert done.code == 0, done.err
+    one = sorted((tmp_path / "data" / "reach-v3").glob("*.npz"))[0]
+    with np.load(one, allow_pickle=False) as archive:
+        assert archive["frames"].shape[1:] == (2, 32, 32, 3)
+        assert len(archive["frames"]) == len(archive["labels"]) + 1
+        assert bool(archive["success"][-2])
+
+
+def test_cameras_that_hang_upside_down_are_turned(tmp_path):
+    with SuiteProcess(Path(sys.executable), tmp_path / "log") as suite:
+        versions = suite.open("reach-v3", SCENE, "same")
+        assert any(one.startswith("mujoco ") for one in versions)
+        state = suite.reset([0, 1])
+    frame = state.frames[0, 0].astype(int)
+    # the cube is farther from the robot than the hand, so it is above the hand in the image
+    red, blue = (np.argwhere(frame[..., c] - frame.sum(2) / 3 > 40).mean(0) for c in (0, 2))
+    assert blue[0] < red[0]
+
+
+def test_an_episode_depends_only_on_its_seed_and_appearance(tmp_path):
+    with SuiteProcess(Path(sys.executable), tmp_path / "log") as suite:
+        suite.open("reach-v3", SCENE, "same")
+        first, actions = suite.demonstrate(3, SCENE)
+        again, _ = suite.demonstrate(3, SCENE)
+        assert np.array_equal(first.frames, again.frames)
+        suite.open("reach-v3", SCENE, "changed")
+        changed, same_actions = suite.demonstrate(3, SCENE)
+        assert np.array_equal(actions, same_actions)
+        assert np.array_equal(first.proprio, changed.proprio)
+        assert np.abs(first.frames.astype(int) - changed.frames).mean() > 5
+        assert np.array_equal(suite.demonstrate(3, SCENE)[0].frames, changed.frames)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("encoder=none tasks=[never-v3]", "never-v3: the expert failed in 11 episodes"),
+        ("encoder=none tasks=[nothing]", "unknown task 'nothing'; known: reach-v3, never-v3"),
+        ("encoder=none scene.cameras=[top]", "unknown cameras ['top']; known: corner3, gripperPOV"),
+        ("encoder=pixels scene.cameras=[]", "scene.cameras is empty; only encoder=none"),
+        ("encoder=mae_nano layers=[0,1]", "only a Toto has layers to concatenate, got vit"),
+        ("encoder=nano layers=[1]", "layers must name at least two layers, got [1]"),
+        ("encoder=none tasks=[]", "tasks must not be empty"),
+        ("encoder=none probes.folds=7", "7 folds need at least as many demonstrations, got 6"),
+        ("encoder=none metaworld_python=/nowhere/bin/python", "add install=true, or"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(words, message, tmp_path):
+    done = benchmark(tmp_path, words)
+    assert done.code == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_process_that_ends_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.devnull)
+    done = benchmark(tmp_path, "encoder=none controls=[] parts=[probes]")
+    assert done.code == 1
+    assert "No module named 'metaworld'" in done.err
+    assert "pip install metaworld==3.1.1" in done.err
+
+
+def test_data_with_other_settings_and_rows_of_another_protocol_are_refused(tmp_path):
+    assert benchmark(tmp_path, "encoder=none controls=[] parts=[probes]").code == 0
+    other = benchmark(tmp_path, "encoder=none scene.image_size=16", name="other")
+    assert "demonstrations with other settings" in other.err
+    assert "image_size: 32 != 16" in other.err
+    assert "probes.stride: 2 != 3" in benchmark(tmp_path, "encoder=none probes.stride=3").err
