@@ -25,7 +25,7 @@ from .overrides import quoted, read_arguments
 from .runs import goes_on, stopped_after
 from .usage import discard_output, help_text, print_any_text, show
 
-__all__ = ["command", "compose"]
+__all__ = ["command", "compose", "configure"]
 
 C = TypeVar("C")
 _RECORDS_OF_A_FILE = (  # only a multirun leaves records, beside the file
@@ -188,6 +188,34 @@ def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], P
     """
     folders = search_path(__package__)
     return _plain(_composed(_find_root(name, folders), folders, overrides))
+
+
+def configure(name: str, config_class: type[C], words: Sequence[str]) -> C:
+    """Return the settings of a command for the words of a command line, such as `model=base`.
+
+    Unlike in `compose`, the words are as a user types them. The function may be called while
+    another command runs.
+
+    Args:
+        name: name of the command's YAML file, without `.yaml`.
+        config_class: dataclass of the command's settings.
+        words: settings `key=value`.
+
+    Raises:
+        ValueError: a setting is unknown or has a wrong value.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    folders = search_path(config_class.__module__)
+    root = _find_root(name, folders)
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        asked = read_arguments(words, config_class, root.groups, folders, {})
+        return from_dict(config_class, _plain(_composed(root, folders, asked.overrides))[0])
+    except (ValueError, *_composition_errors()) as error:  # pyrefly: ignore
+        raise ValueError(f"{name} {' '.join(words)}: {_in_short(error)}") from error
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _composed(

@@ -107,6 +107,7 @@ def positions(config: PositionsConfig, out: Path) -> None:
     for turn, stride in enumerate(config.strides):
         windows = cut_windows(sets, config.frames, stride, config.sequences)
         mine: list[dict[str, Any]] = []
+        measured: dict[str, NDArray[np.float32]] = {}
         for order in possible_orders(windows) if turn == 0 else ORDERS[:1]:
             ids, sources = arrange(
                 windows, order, encoder, np.random.default_rng((config.seed, stride))
@@ -116,9 +117,12 @@ def positions(config: PositionsConfig, out: Path) -> None:
             losses[sources, np.arange(config.frames)] = _measure(
                 encoder, ids, config, out, f"{order}, stride {stride}"
             )
+            measured[order] = losses
             for name, chosen in _parts(windows, sets):
                 files = windows.files[chosen]
-                mine += _frame_rows(losses[chosen], files, config, order, stride, name)
+                mine += _frame_rows(
+                    losses[chosen], measured[ORDERS[0]][chosen], files, config, order, stride, name
+                )
             per_place = losses.mean(axis=0, dtype=np.float64)  # f n
             tokens += [
                 {"order": order, "stride": stride, "frame": f + 1, "place": n, "nats": value}
@@ -189,19 +193,22 @@ def _parts(windows: Windows, sets: Sequence[TokenClips]) -> list[tuple[str, NDAr
 
 def _frame_rows(
     losses: NDArray[np.float32],
+    video: NDArray[np.float32],
     files: NDArray[np.int64],
     config: PositionsConfig,
     order: str,
     stride: int,
     name: str,
 ) -> list[dict[str, Any]]:
-    """Return a table row for each frame, and a row for the mean of all frames after the first."""
-    means = losses.mean(axis=2, dtype=np.float64)  # s f
-    values = np.concatenate([means, means[:, 1:].mean(axis=1, keepdims=True)], axis=1)
-    changes = values - means[:, :1]
-    both = np.stack([values, changes], axis=1)
+    """Return a table row for each frame, and a row for the mean of all frames after the first.
+
+    `against_first` is the loss minus that of the first frame, and `against_video` is this
+    difference minus that of the same sequences in their order (`video`).
+    """
+    (values, changes), (_, in_order) = _changes(losses), _changes(video)
+    both = np.stack([values, changes, changes - in_order], axis=1)
     replicates = grouped_means(both, files, config.resamples, np.random.default_rng(config.seed))
-    bounds = interval(replicates)  # axes: low or high, value or change, frame
+    bounds = interval(replicates)  # axes: low or high, which value, frame
     if len(np.unique(files)) < 2:
         bounds[:] = np.nan  # a bootstrap over files needs at least two files
     return [
@@ -216,11 +223,24 @@ def _frame_rows(
             "against_first": both[:, 1, k].mean(),
             "against_first_low": bounds[0, 1, k],
             "against_first_high": bounds[1, 1, k],
+            "against_video": both[:, 2, k].mean(),
+            "against_video_low": bounds[0, 2, k],
+            "against_video_high": bounds[1, 2, k],
             "sequences": len(files),
             "files": len(np.unique(files)),
         }
         for k, frame in enumerate([*range(1, config.frames + 1), "later"])
     ]
+
+
+def _changes(losses: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Return the loss of each frame and of all later frames, and the same minus the first frame.
+
+    Both have the shape [s f+1], for losses [s f n].
+    """
+    means = losses.mean(axis=2, dtype=np.float64)  # s f
+    values = np.concatenate([means, means[:, 1:].mean(axis=1, keepdims=True)], axis=1)
+    return values, values - means[:, :1]
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
