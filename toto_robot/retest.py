@@ -3,7 +3,7 @@
     python -m toto_robot.retest claim=architectures data=IMAGES scale=small out=runs/architectures
 
 A claim is a list of ordinary commands (`toto_robot/configs/claim`), and a rule that decides from
-their results. The verdict is `confirmed`, `not confirmed` or `cannot tell`. Runs are kept in
+their results. The verdict is `confirmed`, `not confirmed` or `no clear result`. Runs are kept in
 `out/runs`, one folder for each run and seed, and an interrupted re-test resumes. Without `data`,
 small data sets of moving shapes are drawn; a verdict on them is only an example.
 """
@@ -77,11 +77,9 @@ class RetestConfig:
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check that there are seeds, and that the folder of the data exists."""
+        """Check that there are seeds."""
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be one or more distinct numbers, got {self.seeds}")
-        if self.data is not None and not self.data.is_dir():
-            raise ValueError(f"data: there is no folder {self.data}")
 
 
 def retest(config: RetestConfig, out: Path) -> Finding | None:
@@ -92,9 +90,10 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
     Raises:
         ValueError: the data or the settings of a run are wrong; the message names them.
     """
-    claim = config.claim
+    claim, data = config.claim, config.data
+    if data is not None and not data.is_dir():
+        raise ValueError(f"data: there is no folder {data}")
     claim_folder(out, config)
-    data = config.data
     if data is None and claim.data != "none":
         data = out / "drawn"
         draw_data(claim.data, data)
@@ -103,7 +102,7 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
     print(_plan(runs, config), flush=True)
     if not runs.execute():
         return None
-    finding = claim.rule.judge(runs)
+    finding = claim.rule.evaluate(runs)
     notes = {"result": claim.result, "data": "drawn" if config.data is None else str(data)}
     notes |= {"seeds": list(config.seeds), "scale": to_dict(config.scale)}
     print(write_finding(out, finding, claim.statement, notes))

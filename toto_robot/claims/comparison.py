@@ -72,7 +72,7 @@ class Comparison:
         if unknown := {n for pair in self.pairs for n in (pair.above, pair.below)} - known:
             raise ValueError(f"pairs: {sorted(unknown)} are not among the arms {sorted(known)}")
 
-    def judge(self, runs: Runs) -> Finding:
+    def evaluate(self, runs: Runs) -> Finding:
         """Return the accuracy of each arm and the difference of each pair."""
         found = {arm.name: _measure(arm, runs) for arm in self.arms}
         statements = []

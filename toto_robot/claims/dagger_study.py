@@ -30,7 +30,7 @@ class DaggerStudy:
     seeds: int
     commands: tuple[str, ...]
 
-    def judge(self, runs: Runs) -> Finding:
+    def evaluate(self, runs: Runs) -> Finding:
         """Return the areas, and their paired differences for each task."""
         one, two = _areas(self.toto), _areas(self.other)
         rows, statements = [], []
@@ -42,13 +42,13 @@ class DaggerStudy:
                 rows.append(row | {"high": bound.high, "paper": "", "by_seed": list(bound.by_seed)})
             bound = seed_interval([one[key] - two[key] for key in pairs])
             text = f"{task}: the area under Toto's curve is larger ({len(pairs)} paired seeds)"
-            verdict: Verdict = by_sign(bound) if len(pairs) >= self.seeds else "cannot tell"
+            verdict: Verdict = by_sign(bound) if len(pairs) >= self.seeds else "no clear result"
             statements.append(Statement(text=text, bound=bound, unit="%", verdict=verdict))
         if not statements:
             nothing = Bound(value=np.nan, low=np.nan, high=np.nan, by_seed=())
             text = f"there are no runs with equal tasks and seeds in {self.toto} and {self.other}; "
             text += "these commands make them:\n    " + "\n    ".join(self.commands)
-            statements = [Statement(text=text, bound=nothing, unit="%", verdict="cannot tell")]
+            statements = [Statement(text=text, bound=nothing, unit="%", verdict="no clear result")]
         rule = (
             f"{RULE} Each task needs at least {self.seeds} "
             "paired seeds; the intervals are Student's t over the seeds."

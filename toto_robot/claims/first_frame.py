@@ -24,7 +24,7 @@ class FirstFrameGap:
     run: str
     vanishes_below: float
 
-    def judge(self, runs: Runs) -> Finding:
+    def evaluate(self, runs: Runs) -> Finding:
         """Return the gaps of videos and of the controls."""
         tables = []
         for folder, _ in runs.of(self.run):
@@ -69,8 +69,8 @@ class FirstFrameGap:
             for text, bound in bounds.items()
         ]
         rule = (
-            f"{RULE} A gap vanishes if it is below {100 * self.vanishes_below:.0f} % of the video's. "
-            "Intervals are over files, and the widest of the seeds counts."
+            f"{RULE} A gap vanishes if it is below {100 * self.vanishes_below:.0f} % of the "
+            "video's. Intervals are over files, and the widest of the seeds counts."
         )
         return Finding(
             rows=rows,

@@ -30,7 +30,7 @@ class MiddleLayer:
     low: float
     high: float
 
-    def judge(self, runs: Runs) -> Finding:
+    def evaluate(self, runs: Runs) -> Finding:
         """Return the depth of the best layer of each arm."""
         rows, statements = [], []
         for arm in self.arms:
@@ -45,8 +45,8 @@ class MiddleLayer:
                 statements.append(Statement(text=text, bound=bound, unit="%", verdict=verdict))
         rule = (
             f"Confirmed: the best layer is at {100 * self.low:.0f} to {100 * self.high:.0f} % of "
-            "the depth, with its whole 95 % interval and for each seed. Not confirmed: interval and "
-            "seeds are outside. Otherwise, one cannot tell."
+            "the depth, with its whole 95 % interval and for each seed. Not confirmed: interval "
+            "and seeds are outside. Otherwise, there is no clear result."
         )
         measure = "depth of the best layer"
         return Finding(rows=rows, measure=measure, unit="%", statements=statements, rule=rule)
@@ -78,4 +78,4 @@ class MiddleLayer:
             return "confirmed"
         if (bound.high < self.low or bound.low > self.high) and not any(inside):
             return "not confirmed"
-        return "cannot tell"
+        return "no clear result"

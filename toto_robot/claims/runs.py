@@ -5,7 +5,6 @@ In the settings of a run, `<name>` stands for a value: `<data>` (the folder of t
 folder, with the same seed), or a setting of `Scale`, such as `<steps>`.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +17,10 @@ from tqdm import tqdm
 from ..analyses.positions import PositionsConfig, positions
 from ..analyses.scaling import ScalingConfig, scaling
 from ..cli import configure
+from ..config import to_dict
 from ..data.decode import DecodeConfig, decode
 from ..data.tokenise import TokeniseConfig, tokenise
-from ..recognition.davis import DavisConfig, davis
+from ..recognition.davis_resolution import DavisResolutionConfig, davis_resolution
 from ..recognition.imagenet import ImageNetConfig, imagenet
 from ..training.patches import PatchTrainingConfig, train_patches
 from ..training.pretrain import PretrainConfig, pretrain
@@ -30,7 +30,7 @@ __all__ = ["Run", "Runs", "Scale"]
 
 # command: its settings, its function, and the file that exists once it has finished
 COMMANDS: dict[str, tuple[Any, Callable[[Any, Path], object], str]] = {
-    "davis": (DavisConfig, davis, "results.json"),
+    "davis_resolution": (DavisResolutionConfig, davis_resolution, "results.json"),
     "decode": (DecodeConfig, decode, "*/manifest.json"),
     "imagenet": (ImageNetConfig, imagenet, "correct.npz"),
     "patches": (PatchTrainingConfig, train_patches, "encoder/config.json"),
@@ -73,8 +73,8 @@ class Scale:
         sequences: largest number of video sequences.
         compute: choice of the models of the study of compute.
         tokens_per_parameter: training tokens per parameter in this study.
-        small_px: smaller image size of tracking, pixels.
-        large_px: larger image size of tracking, pixels.
+        image_sizes: image sizes of tracking, pixels, in ascending order.
+        max_frames: frames of a video that are tracked; null: all.
     """
 
     engine: str
@@ -102,8 +102,8 @@ class Scale:
     sequences: int
     compute: str
     tokens_per_parameter: float
-    small_px: int
-    large_px: int
+    image_sizes: tuple[int, ...]
+    max_frames: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,12 +148,17 @@ class Runs:
     ) -> None:
         self._runs = {run.name: run for run in runs}
         self._common, self._seeds, self._out = common, tuple(seeds), out / "runs"
-        values = {key: str(value) for key, value in dataclasses.asdict(scale).items()}
-        values |= {"seeds": json.dumps(list(seeds)).replace(" ", "")}
+        plain = {**to_dict(scale), "seeds": list(seeds)}
+        values = {
+            key: value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+            for key, value in plain.items()
+        }
         if data is not None:
             train = data / "train"
             values |= {"data": str(data), "train": str(train if train.is_dir() else data)}
         self._values = values
+        if taken := {*values, "seed"} & self._runs.keys():
+            raise ValueError(f"runs: the names {sorted(taken)} have another meaning in `<...>`")
 
     def units(self) -> list[tuple[Run, int, str | None]]:
         """Return what is run: each run with its seeds; the last value is one of `tries`, or None.

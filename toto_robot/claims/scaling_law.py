@@ -29,7 +29,7 @@ class ScalingLaw:
     paper_exponent: float
     tolerance: float
 
-    def judge(self, runs: Runs) -> Finding:
+    def evaluate(self, runs: Runs) -> Finding:
         """Return the exponent, and whether the law predicts models that were left out."""
         ((folder, _),) = runs.of(self.run)
         with (folder / "curves.csv").open(newline="") as file:
@@ -90,7 +90,7 @@ class ScalingLaw:
         if self.paper_exponent - wide <= bound.low and bound.high <= self.paper_exponent + wide:
             return "confirmed"
         outside = not bound.low <= self.paper_exponent <= bound.high
-        return "not confirmed" if outside else "cannot tell"
+        return "not confirmed" if outside else "no clear result"
 
 
 def _left_out_error(curves: list[Curve], *, constant: bool) -> float:

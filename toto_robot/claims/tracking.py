@@ -1,94 +1,70 @@
 """Find out whether tracking gets better with larger images."""
 
-import csv
 import json
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..recognition.davis_report import KEPT
 from .runs import Runs
-from .verdict import Bound, Finding, Statement, by_sign, crossed_bootstrap
+from .verdict import Bound, Finding, Statement, by_sign
 
-__all__ = ["Resolution", "TrackingResolution"]
+__all__ = ["Tracked", "TrackingResolution"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Resolution:
-    """Tracking at one image size.
+class Tracked:
+    """Tracking with one kind of features at several image sizes.
 
     Attributes:
         name: name in tables.
-        run: name of the run of `davis`.
-        paper: the paper's J&F, %; null: it has none.
+        run: name of the run of `davis_resolution`.
+        control: true if the result is shown only for comparison.
     """
 
     name: str
     run: str
-    paper: float | None
+    control: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackingResolution:
-    """J&F at the best layer for each image size, paired over the sequences.
+    """J&F at the largest image size against the smallest, paired over the sequences.
 
     Attributes:
-        sizes: the image sizes, the smallest first.
-        controls: the same with features of plain colours; they are shown for comparison.
+        features: the kinds of features.
+        paper: the paper's J&F, %, by the image size.
     """
 
     kind: ClassVar[str] = "tracking_resolution"
-    sizes: tuple[Resolution, ...]
-    controls: tuple[Resolution, ...]
+    features: tuple[Tracked, ...]
+    paper: dict[str, float]
 
-    def judge(self, runs: Runs) -> Finding:
-        """Return J&F at each image size, and the differences of neighbouring sizes."""
-        rows, statements = [], []
-        scores = {one.name: _scores(runs, one.run) for one in (*self.sizes, *self.controls)}
-        for one in (*self.sizes, *self.controls):
-            layer, mine, kept = scores[one.name]
-            bound = _over_sequences(mine)
-            rows.append(
-                {"name": one.name, "value": bound.value, "low": bound.low, "high": bound.high}
-                | {"paper": "" if one.paper is None else f"{one.paper:g}", "layer": layer}
-                | {"sequences": len(mine), "first_mask_kept": float(np.mean(list(kept.values())))}
+    def evaluate(self, runs: Runs) -> Finding:
+        """Return J&F at each image size, and the difference of the largest and the smallest."""
+        rows: list[dict[str, Any]] = []
+        statements = []
+        for one in self.features:
+            ((folder, _),) = runs.of(one.run)
+            found = json.loads((folder / "results.json").read_text())
+            for size in found["sizes"]:
+                pixels = size["image_size"]
+                paper = "" if one.control else f"{self.paper.get(str(pixels), '')}"
+                row = {"name": f"{one.name}, {pixels} pixels", "layer": found["layer"]}
+                rows.append(row | _bound(size, "J&F")[1] | {"paper": paper})
+            sizes = [size["image_size"] for size in found["sizes"]]
+            (ends,) = (
+                d for d in found["differences"] if (d["from"], d["to"]) == (sizes[0], sizes[-1])
             )
-        for group in (self.sizes, self.controls):
-            for one, two in pairwise(group):
-                small, large = scores[one.name][1], scores[two.name][1]
-                bound = _over_sequences({name: large[name] - small[name] for name in large})
-                text = f"J&F is higher for {two.name} than for {one.name}"
+            bound, values = _bound(ends, "difference")
+            text = f"{one.name}: J&F is higher at {sizes[-1]} than at {sizes[0]} pixels"
+            if one.control:
+                rows.append({"name": f"control: {text} by", "paper": ""} | values)
+            else:
                 verdict = by_sign(bound)
-                if group is self.sizes:
-                    statements.append(Statement(text=text, bound=bound, unit="%", verdict=verdict))
-                else:
-                    difference = {"value": bound.value, "low": bound.low, "high": bound.high}
-                    rows.append(
-                        {"name": f"control: {two.name} - {one.name}", **difference, "paper": ""}
-                    )
+                statements.append(Statement(text=text, bound=bound, unit="%", verdict=verdict))
         return Finding(rows=rows, measure="J&F", unit="%", statements=statements)
 
 
-def _scores(runs: Runs, run: str) -> tuple[int, dict[str, float], dict[str, float]]:
-    """Return the best layer, and J&F of each sequence at it and for the first mask, kept."""
-    ((folder, _),) = runs.of(run)
-    best = json.loads((folder / "results.json").read_text())["best_layer"]
-    found: dict[str, dict[str, list[float]]] = {}
-    with (folder / "sequences.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            both = (float(row["J_mean"]) + float(row["F_mean"])) / 2
-            found.setdefault(row["layer"], {}).setdefault(row["sequence"], []).append(both)
-    at_best, kept = (
-        {name: float(np.mean(values)) for name, values in found[layer].items()}
-        for layer in (str(best), KEPT)
-    )
-    return best, at_best, kept
-
-
-def _over_sequences(values: dict[str, float]) -> Bound:
-    """Return the mean over the sequences, with a bootstrap interval."""
-    array: NDArray[np.float64] = np.array(list(values.values()))
-    return crossed_bootstrap([array], [np.arange(len(array))])
+def _bound(row: dict[str, float], name: str) -> tuple[Bound, dict[str, float]]:
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    bound = Bound(value=value, low=low, high=high, by_seed=(value,))
+    return bound, {"value": value, "low": low, "high": high}

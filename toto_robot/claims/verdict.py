@@ -24,10 +24,10 @@ __all__ = [
     "seed_interval",
 ]
 
-Verdict = Literal["confirmed", "not confirmed", "cannot tell"]
+Verdict = Literal["confirmed", "not confirmed", "no clear result"]
 RULE = (
     "A statement is confirmed if its value is above 0 with its whole 95 % interval and for each "
-    "seed, and not confirmed if it is below 0 in the same way. Otherwise, one cannot tell."
+    "seed, and not confirmed if it is below 0 in the same way. Otherwise, there is no clear result."
 )
 RESAMPLES = 2000
 # 97.5 % quantiles of Student's t for 1 to 10 degrees of freedom; the last is used for more, too
@@ -99,7 +99,7 @@ def by_sign(bound: Bound) -> Verdict:
         return "confirmed"
     if bound.high < 0 and max(bound.by_seed) < 0:
         return "not confirmed"
-    return "cannot tell"
+    return "no clear result"
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
@@ -109,7 +109,7 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
     """
     if "not confirmed" in verdicts:
         return "not confirmed"
-    return "cannot tell" if not verdicts or "cannot tell" in verdicts else "confirmed"
+    return "no clear result" if not verdicts or "no clear result" in verdicts else "confirmed"
 
 
 def crossed_bootstrap(
