@@ -29,7 +29,8 @@ def write_finding(out: Path, finding: Finding, statement: str, notes: dict[str, 
     write_json(
         out / "results.json", {**result, "statements": measured, "rows": finding.rows, **notes}
     )
-    if any(math.isfinite(one.bound.value) for one in finding.statements):
+    has_values = any(math.isfinite(one.bound.value) for one in finding.statements)
+    if has_values:
         _draw(out / "verdict.png", finding, statement)
     head = f"{finding.measure}{', ' + finding.unit if finding.unit else ''}"
     lines = [f"| | {head} (95 %) | layer | paper (other data) |", "|---|---|---|---|"]
@@ -43,7 +44,8 @@ def write_finding(out: Path, finding: Finding, statement: str, notes: dict[str, 
         seeds = f"; by seed {seeds}" * (len(one.bound.by_seed) > 1)
         lines.append(f"- {one.text}: {shown}{seeds}: **{one.verdict}**")
     lines += ["", f"rule: {finding.rule}", f"claim: {statement}", f"verdict: {finding.verdict}"]
-    return "\n".join([*lines, f"results: {out / 'results.json'}, verdict.png"])
+    plot = ", verdict.png" * has_values
+    return "\n".join([*lines, f"results: {out / 'results.json'}{plot}"])
 
 
 def _number(value: float, unit: str) -> str:

@@ -193,7 +193,7 @@ class Runs:
     def execute(self) -> bool:
         """Run everything that is not finished; return False if a run was asked to stop."""
         units = self.units()
-        for run, seed, tried in tqdm(units, desc="runs", unit="run"):
+        for run, seed, tried in tqdm(units, desc="runs", unit="run", disable=not units):
             folder = self._folder(run, seed, tried)
             if tried is None and run.tries:
                 tried = self._chosen(run)
