@@ -8,6 +8,7 @@ starts above or in front of the object, so that the hand camera normally shows t
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .arms.arm import Arm
@@ -303,13 +304,27 @@ def make(*, env_id: str, protocol: str = "robot", **options: Any) -> Manipulatio
 
 
 def make_vec(
-    *, env_id: str, num_envs: int, protocol: str = "robot", **options: Any
+    *,
+    env_id: str,
+    num_envs: int,
+    protocol: str = "robot",
+    worker_python: str | Path | None = None,
+    **options: Any,
 ) -> BatchManipulationEnv:
     """Return a vector environment whose worlds run in one simulator.
 
-    `options` are passed to `BatchManipulationEnv`, which documents them.
+    Args:
+        env_id: id of the environment.
+        num_envs: number of worlds.
+        protocol: `robot` or `pixmc`.
+        worker_python: the Python in which Isaac Gym is installed, for `backend="isaacgym"`; the
+            same as `backend_options={"worker_python": ...}`.
+        options: passed to `BatchManipulationEnv`, which documents them.
     """
     chosen = variant(env_id, protocol)
+    if worker_python is not None:
+        engine = options.get("backend_options") or {}
+        options["backend_options"] = {**engine, "worker_python": worker_python}
     return BatchManipulationEnv(
         num_envs, arm=chosen.arm, task=chosen.task, protocol=chosen.protocol, **options
     )

@@ -27,11 +27,23 @@ def _mujoco_warp(num_worlds: int, **options: Any) -> BatchSimulator:
     return MujocoWarpBatch(num_worlds, **options)
 
 
+def _isaacgym(num_worlds: int, *, worker_python: str = "", **options: Any) -> BatchSimulator:
+    from .isaacgym.batch import IsaacGymBatch
+
+    if not worker_python:
+        raise ValueError(
+            "backend='isaacgym' needs worker_python=..., the Python 3.8 in which Isaac Gym is "
+            "installed (see docs/isaac_gym.md)"
+        )
+    return IsaacGymBatch(num_worlds, worker_python=worker_python, **options)
+
+
 # The engines by name. Each function imports its engine when it is called, because the packages of
 # an engine can be missing: then it raises an ImportError that names the extra to install.
 BACKENDS: dict[str, Callable[..., BatchSimulator]] = {
     "mujoco": _mujoco,
     "mujoco_warp": _mujoco_warp,
+    "isaacgym": _isaacgym,
 }
 
 
