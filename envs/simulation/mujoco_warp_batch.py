@@ -5,7 +5,9 @@ one `MujocoSimulator` applies start and appearance; what changed is then copied 
 world. So names, sizes, masses and colours have the same meaning as in MuJoCo.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mujoco_warp
@@ -85,7 +87,7 @@ class MujocoWarpBatch:
             ValueError: the device does not exist.
         """
         self.num_worlds = num_worlds
-        warp.config.quiet = True
+        warp.config.log_level = warp.LOG_WARNING
         warp.init()
         self._warp_device = warp.get_device(choose_device(device))
         self.device = torch.device(warp.device_to_torch(self._warp_device))
@@ -94,6 +96,8 @@ class MujocoWarpBatch:
 
     def build(self, scene: Scene, arm: Arm) -> None:
         """Build the worlds; the first time on a machine, this compiles the kernels of the scene."""
+        if not any(Path(warp.config.kernel_cache_dir).glob("*")):
+            print("compiling the kernels of MuJoCo Warp, once: one to two minutes", file=sys.stderr)
         self._host.build(scene, arm)
         model, count = self._host.model, self.num_worlds
         fields = (*PHYSICS_FIELDS, *LOOK_FIELDS)

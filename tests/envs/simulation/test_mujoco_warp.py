@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+from envs.backend_check import compare_images, structural_similarity
 from envs.catalogue import variant
 from envs.experts import EXPERTS
 from envs.geometry import points_on
@@ -196,18 +196,8 @@ def test_grip_force_is_that_of_mujoco(fresh):
 # Images
 
 
-def similarity(one, other):
-    """Return the mean structural similarity (SSIM, windows of 7 pixels) of two sets of images."""
-    x, y = (torch.as_tensor(each).double().permute(0, 3, 1, 2) for each in (one, other))
-
-    def mean(values):
-        return F.avg_pool2d(values, 7, 1)
-
-    mx, my = mean(x), mean(y)
-    vx, vy, covariance = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
-    c1, c2 = 2.55**2, 7.65**2
-    numerator = (2 * mx * my + c1) * (2 * covariance + c2)
-    return float((numerator / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
+def images_of(engines, camera):
+    return [torch.as_tensor(engine.render(camera, SIZE_PX, SIZE_PX)) for engine in engines]
 
 
 @pytest.fixture(scope="module")
@@ -224,23 +214,21 @@ def encoder():
 def test_encoder_sees_what_it_sees_in_opengl(encoder, env_id, groups, least):
     chosen, _, engines = both(env_id, groups)
     for camera in chosen.protocol.cameras:
-        one, other = (engine.render(camera, SIZE_PX, SIZE_PX) for engine in engines)
-        assert similarity(one, other) > least[0]
-        equal = (encoder.tokenize(one) == encoder.tokenize(other)).float().mean()
-        assert equal > least[1]
-        assert F.cosine_similarity(encoder(one), encoder(other)).mean() > least[2]
+        found = compare_images(*images_of(engines, camera), encoder)
+        seen = (found["ssim"], found["equal_tokens"], found["cosine"])
+        assert all(number > bound for number, bound in zip(seen, least, strict=True)), seen
     for engine in engines:
         engine.close()
 
 
 def test_moved_cabinet_is_seen_and_felt_where_it_is():
     _, _, engines = both("toto/FrankaCabinet-v0")
-    before = engines[1].render("front", SIZE_PX, SIZE_PX)
+    before = images_of(engines, "front")[1]
     for engine in engines:
         engine.displace("cabinet", (0.1, 0.05, 0.0))
-    one, other = (engine.render("front", SIZE_PX, SIZE_PX) for engine in engines)
-    assert similarity(before, other) < 0.9
-    assert similarity(one, other) > 0.97
+    one, other = images_of(engines, "front")
+    assert structural_similarity(before, other).mean() < 0.9
+    assert structural_similarity(one, other).mean() > 0.97
     for engine in engines:
         engine.close()
 
