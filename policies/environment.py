@@ -1,15 +1,18 @@
 """Make the environment that a config describes, and the scripted expert for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
+from envs.batch_manipulation import BatchManipulationEnv
 from envs.experts import EXPERTS
 from envs.interface import Interface
+from envs.simulation.backends import BACKENDS
 
 from .gymnasium_env import AdaptedEnv, GymnasiumEnv, open_env
 from .named_expert import NamedExpert
@@ -28,12 +31,30 @@ class EnvConfig:
             for example `privileged: true` to observe the privileged state.
         blind_options: additional keyword arguments if no policy uses images, for example
             `cameras: []`, so that no image is rendered.
+        backend: name of a physics engine in `envs.simulation.backends.BACKENDS` that simulates all
+            episodes of a group together; None: each environment has its own MuJoCo, and worker
+            processes share the episodes.
+        num_envs: number of worlds of the backend, which is the number of episodes in a group; None:
+            the group size of the rollouts.
+        backend_options: further arguments of the backend.
     """
 
     id: str
     options: dict[str, Any]
     teacher_options: dict[str, Any]
     blind_options: dict[str, Any]
+    backend: str | None = None
+    num_envs: int | None = None
+    backend_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_envs is not None and self.num_envs < 1:
+            raise ValueError(f"env.num_envs must be at least 1, got {self.num_envs}")
+        if self.backend is None and (self.num_envs is not None or self.backend_options):
+            raise ValueError(
+                "env.num_envs and env.backend_options need env.backend, one of "
+                f"{', '.join(BACKENDS)}"
+            )
 
 
 AnyEnv = EnvConfig | GymnasiumEnv
@@ -57,16 +78,60 @@ def make_env(
     """
     if isinstance(config, GymnasiumEnv):
         return AdaptedEnv(config, with_images=with_images, privileged=privileged, filmed=filmed)
-    options = dict(config.options)
-    if privileged:
-        options |= config.teacher_options
-    if not with_images:
-        options |= config.blind_options
+    options = _options(config, with_images, privileged)
     if filmed:
         options["render_mode"] = "rgb_array"
     env = open_env(config.id, options)
     _check(env, config.id)
     return env
+
+
+def is_batched(config: AnyEnv) -> TypeGuard[EnvConfig]:
+    """Return whether a backend simulates all episodes of a group together."""
+    return isinstance(config, EnvConfig) and config.backend is not None
+
+
+def make_batch(
+    config: EnvConfig, num_envs: int, *, with_images: bool, privileged: bool
+) -> BatchManipulationEnv:
+    """Make the vector environment of a config with a backend, without automatic resets.
+
+    Args:
+        config: id and options of the environment.
+        num_envs: number of worlds.
+        with_images: True if the policy uses images. False adds `config.blind_options`.
+        privileged: True if an expert or a teacher acts or labels. True adds
+            `config.teacher_options`.
+
+    Raises:
+        ValueError: the environment is not one of this project, or the backend or an option is
+            unknown.
+        ImportError: the packages of the backend are not installed.
+    """
+    try:
+        envs: Any = gymnasium.make_vec(
+            config.id,
+            num_envs,
+            vectorization_mode="vector_entry_point",
+            backend=config.backend,
+            backend_options=config.backend_options,
+            autoreset_mode=AutoresetMode.DISABLED,
+            **_options(config, with_images, privileged),
+        )
+    except gymnasium.error.Error as error:
+        raise ValueError(
+            f"env.backend={config.backend} needs an environment of this project, got {config.id}"
+        ) from error
+    return envs
+
+
+def _options(config: EnvConfig, with_images: bool, privileged: bool) -> dict[str, Any]:
+    options = dict(config.options)
+    if privileged:
+        options |= config.teacher_options
+    if not with_images:
+        options |= config.blind_options
+    return options
 
 
 def describe_env(config: AnyEnv, *, with_images: bool) -> str:

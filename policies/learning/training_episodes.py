@@ -5,13 +5,15 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorWrapper
 from numpy.typing import NDArray
 
+from envs.batch_manipulation import BatchManipulationEnv
+from envs.geometry import Floats
 from envs.sb3 import as_sb3
 from envs.vector import WorkerVectorEnv
 
-from ..environment import EnvConfig, make_env
+from ..environment import EnvConfig, is_batched, make_batch, make_env
 from ..rollouts.seeds import EPISODES_PER_RUN, training_seed
 from ..teacher_policy import STATE
 
@@ -45,10 +47,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             ValueError: the observation has no `state`.
         """
         super().__init__(env)
-        space = env.observation_space
-        if not isinstance(space, gymnasium.spaces.Dict) or STATE not in space.spaces:
-            raise ValueError(f"{env}: a teacher needs {STATE!r} in the observation, got {space}")
-        self.observation_space = space[STATE]
+        self.observation_space = _state_space(env.observation_space, env)
         self._run_seed, self._episode, self._stride = seeds
         self._timeouts_terminate = timeouts_terminate
         self._sums: dict[str, float] = {}
@@ -64,8 +63,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         """
         if seed is not None:
             raise ValueError("training episodes choose their own seeds; call reset() without one")
-        # A long run repeats its seeds: 10 000 different starts are enough.
-        number = training_seed(self._run_seed, self._episode % EPISODES_PER_RUN)
+        number = _seed(self._run_seed, self._episode)
         self._episode += self._stride
         self._sums = {"steps": 0.0, "reward": 0.0}
         observation, _ = self.env.reset(seed=number, options=options)
@@ -92,6 +90,81 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation[STATE], reward, terminated, truncated, outcome
 
 
+class BatchTrainingEpisodes(VectorWrapper):
+    """The worlds of a batched environment, with the episodes and outcomes of `TrainingEpisodes`."""
+
+    def __init__(
+        self, env: BatchManipulationEnv, seeds: tuple[int, int], timeouts_terminate: bool
+    ) -> None:
+        """Wrap a vector environment with the autoreset mode `DISABLED`.
+
+        Args:
+            env: the vector environment, made with the privileged state.
+            seeds: the run's seed, and the index of the first episode in the run.
+            timeouts_terminate: True: report truncation (the time limit) as termination.
+
+        Raises:
+            ValueError: the observation has no `state`.
+        """
+        super().__init__(env)
+        self.single_observation_space = _state_space(env.single_observation_space, env)
+        self.observation_space = _state_space(env.observation_space, env)
+        self._run_seed, first = seeds
+        self._episodes = first + np.arange(env.num_envs)
+        self._timeouts_terminate = timeouts_terminate
+        self._sums: dict[str, Floats] = {}
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin the next training episode in all worlds, or in those of `reset_mask`.
+
+        Raises:
+            ValueError: a seed was given, see `TrainingEpisodes.reset`.
+        """
+        if seed is not None:
+            raise ValueError("training episodes choose their own seeds; call reset() without one")
+        every = np.ones(self.num_envs, np.bool_)
+        mask = every if options is None else options["reset_mask"]
+        seeds = [_seed(self._run_seed, int(episode)) for episode in self._episodes]
+        self._episodes[mask] += self.num_envs
+        for values in self._sums.values():
+            values[mask] = 0.0
+        observations, _ = self.env.reset(seed=seeds, options=options)  # pyrefly: ignore  # one each
+        return observations[STATE], {}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Step the worlds; return the privileged states [n s] as the observations."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        terms = {f"reward/{key}": term for key, term in infos["reward_terms"].items()}
+        more = {"steps": np.ones(self.num_envs), "reward": rewards}
+        more |= {key: term for key, term in terms.items() if not key.startswith("reward/_")}
+        for name, values in more.items():
+            self._sums[name] = self._sums.get(name, np.zeros(self.num_envs)) + values
+        outcomes: dict[str, Any] = {}
+        for row in np.flatnonzero(terminated | truncated):
+            steps = float(self._sums["steps"][row])
+            outcome = {name: float(values[row]) / steps for name, values in self._sums.items()}
+            outcome |= {"steps": steps, "success": float(infos["success"][row])}
+            outcomes = self.env._add_info(outcomes, {OUTCOME: outcome}, int(row))
+        if self._timeouts_terminate:
+            terminated, truncated = terminated | truncated, np.zeros_like(truncated)
+        return observations[STATE], rewards, terminated, truncated, outcomes
+
+
+def _state_space(space: gymnasium.Space[Any], env: object) -> gymnasium.Space[Any]:
+    if not isinstance(space, gymnasium.spaces.Dict) or STATE not in space.spaces:
+        raise ValueError(f"{env}: a teacher needs {STATE!r} in the observation, got {space}")
+    return space[STATE]
+
+
+def _seed(run_seed: int, episode: int) -> int:
+    # A long run repeats its seeds: 10 000 different starts are enough.
+    return training_seed(run_seed, episode % EPISODES_PER_RUN)
+
+
 def make_environments(
     env: EnvConfig,
     num_envs: int,
@@ -107,8 +180,12 @@ def make_environments(
         num_envs: number of environments.
         seeds: the run's seed, and the index of the next episode in the run.
         timeouts_terminate: True: report truncation (the time limit) as termination.
-        num_workers: number of worker processes; 0: the environments run in the main process.
+        num_workers: number of worker processes; 0: the environments run in the main process. If the
+            environment has a backend, this number is not used.
     """
+    if is_batched(env):
+        batch = make_batch(env, num_envs, with_images=False, privileged=True)
+        return as_sb3(BatchTrainingEpisodes(batch, seeds, timeouts_terminate))
     seed, first = seeds
     makers = [
         partial(_make_env, env, (seed, first + index, num_envs), timeouts_terminate)

@@ -17,6 +17,7 @@ import torch
 
 from toto_robot.device import num_cpus
 
+from ..environment import is_batched
 from .job import Rollout, RolloutJob, add_seconds
 from .rollout import RolloutSpec, RolloutWorker
 
@@ -56,6 +57,8 @@ class RolloutPool:
         self.seconds: dict[str, float] = {}
         self.num_workers = num_cpus() if config.num_workers is None else config.num_workers
         self.group = config.group
+        if is_batched(spec.env):  # the worlds have their own threads or their own GPU
+            self.num_workers, self.group = 0, spec.env.num_envs or config.group
         self.spec = spec
         self._executor: ProcessPoolExecutor | None = None
         self._local_worker: RolloutWorker | None = None

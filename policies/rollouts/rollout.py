@@ -26,16 +26,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from envs.batch_manipulation import BatchManipulationEnv
 from envs.interface import Interface
 from toto_robot.encoders.contract import Codes, compress_each
 from toto_robot.moved import moved_names
 
 from ..demonstrations.episode import Episode
-from ..environment import AnyEnv, describe_env, interface_of, make_env
+from ..environment import AnyEnv, describe_env, interface_of, is_batched, make_batch, make_env
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import choose_expert
 from ..vision import EpisodeEmbedder, VisionConfig
+from .group_envs import BatchEnvs, GroupEnvs, Observation, SeparateEnvs, StepResult
 from .job import PhaseClock, Rollout, RolloutJob
 
 
@@ -74,7 +76,20 @@ class RolloutSpec:
             self.make_expert(env)
         interface = interface_of(env)
         env.close()
+        if is_batched(self.env):
+            self._make_batch(1).close()
         return interface
+
+    def make_envs(self) -> GroupEnvs:
+        """Return the environments of a group of episodes."""
+        if is_batched(self.env):
+            return BatchEnvs(self._make_batch, self.make())
+        return SeparateEnvs(self.make)
+
+    def _make_batch(self, num_envs: int) -> BatchManipulationEnv:
+        assert is_batched(self.env)
+        with_images = self.vision.kind != "none"
+        return make_batch(self.env, num_envs, with_images=with_images, privileged=self.privileged)
 
     def make(self) -> gymnasium.Env[Any, Any]:
         """Make the environment, without images if there is no encoder."""
@@ -92,18 +107,17 @@ class RolloutSpec:
 
 @dataclass(slots=True)
 class _EpisodeState:
-    """A running episode of a group: its environment, and what was recorded so far.
+    """A running episode of a group, and what was recorded so far.
 
     Attributes:
         row: index of the episode in its group.
     """
 
     row: int
-    env: gymnasium.Env[Any, Any]
     expert: Policy | None
     seed: int
     rng: np.random.Generator
-    observation: dict[str, NDArray[Any]] = field(default_factory=dict)
+    observation: Observation = field(default_factory=dict)
     tokens: list[Codes] = field(default_factory=list)
     features: list[NDArray[np.float16]] = field(default_factory=list)
     proprio: list[NDArray[np.float32]] = field(default_factory=list)
@@ -114,10 +128,10 @@ class _EpisodeState:
     steps_since_success: int = 0
     ended: bool = False
 
-    def step(
+    def choose(
         self, student_action: NDArray[np.float32] | None, job: RolloutJob, clock: PhaseClock
-    ) -> None:
-        """Execute the action of the student or of the expert in the environment.
+    ) -> NDArray[np.float32]:
+        """Record and return the action [a] of the student or of the expert.
 
         The expert computes an action only if it acts or if its action is recorded as the label.
 
@@ -125,7 +139,7 @@ class _EpisodeState:
             student_action: [a] the action of the student, if the student acts; None: the expert
                 acts.
             job: the group of the episode.
-            clock: measures the time of expert and environment.
+            clock: measures the time of the expert.
         """
         label = student_action
         if self.expert is not None and (job.recorded or student_action is None):
@@ -139,14 +153,15 @@ class _EpisodeState:
         if job.recorded:
             self.labels.append(label)
             self.by_expert.append(student_action is None)
-        with clock("environment and rendering"):
-            self.observation, _, terminated, truncated, info = self.env.step(action)
-        if "success" not in info:
-            raise ValueError(f"{self.env}: the environment's info has no 'success'")
+        return action
+
+    def take(self, result: StepResult, job: RolloutJob) -> None:
+        """Record the result of a control step."""
+        self.observation = result.observation
         self.steps_since_success += self.success
-        self.success |= bool(info["success"])
+        self.success |= result.success
         enough = self.success and self.steps_since_success >= job.steps_after_success
-        self.ended = terminated or truncated or enough
+        self.ended = result.ended or enough
 
     def result(self, job: RolloutJob) -> Rollout:
         """Return the result of the finished episode."""
@@ -178,12 +193,12 @@ class RolloutWorker:
 
     def __init__(self, spec: RolloutSpec) -> None:
         self._spec = spec
-        self._envs: list[gymnasium.Env[Any, Any]] = []
         self._experts: list[Policy] = []
         self._students: dict[Path, StudentPolicy] = {}
         self.encoder = spec.vision.build(torch.device(spec.device))
+        self._envs = spec.make_envs()
+        self.interface: Interface = interface_of(self._envs.example)
         self._grow(1)
-        self.interface: Interface = interface_of(self._envs[0])
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
     def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
@@ -202,8 +217,9 @@ class RolloutWorker:
             embedder = EpisodeEmbedder(self.encoder, len(states), len(self._cameras))
         whole_episode = [state.rng.random() < job.beta for state in states]
         with clock("environment and rendering"):
-            for state in states:
-                state.observation, _ = state.env.reset(seed=state.seed)
+            observations = self._envs.reset(job.seeds)
+            for state, observation in zip(states, observations, strict=True):
+                state.observation = observation
         for state in states:
             if state.expert is not None:
                 state.expert.reset()
@@ -213,13 +229,19 @@ class RolloutWorker:
             acting = [state for state in to_encode if not state.ended]
             if not acting:
                 break
-            actions = self._student_actions(acting, student, clock)
+            student_actions = self._student_actions(acting, student, clock)
+            actions = []
             for row, state in enumerate(acting):
                 draw = state.rng.random() < job.beta
                 by_expert = student is None or (
                     whole_episode[state.row] if job.mixing == "episode" else draw
                 )
-                state.step(None if by_expert else actions[row], job, clock)
+                chosen = None if by_expert else student_actions[row]
+                actions.append(state.choose(chosen, job, clock))
+            with clock("environment and rendering"):
+                results = self._envs.step([state.row for state in acting], actions)
+            for state, result in zip(acting, results, strict=True):
+                state.take(result, job)
             # the last frame of a recorded episode is encoded, too: T + 1 observations
             to_encode = [state for state in acting if job.recorded or not state.ended]
         return [state.result(job) for state in states], clock.seconds
@@ -232,7 +254,6 @@ class RolloutWorker:
         return [
             _EpisodeState(
                 row=index,
-                env=self._envs[index],
                 expert=self._experts[index] if privileged else None,
                 seed=seed,
                 rng=np.random.default_rng(mixing_seed),
@@ -244,16 +265,12 @@ class RolloutWorker:
 
     def close(self) -> None:
         """Close the environments."""
-        for env in self._envs:
-            env.close()
+        self._envs.close()
 
     def _grow(self, size: int) -> None:
-        spec = self._spec
-        while len(self._envs) < size:
-            env = spec.make()
-            self._envs.append(env)
-            if spec.privileged:
-                self._experts.append(spec.make_expert(env))
+        self._envs.prepare(size)
+        while self._spec.privileged and len(self._experts) < size:
+            self._experts.append(self._spec.make_expert(self._envs.example))
 
     def _student(self, folder: Path) -> StudentPolicy:
         if folder not in self._students:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -198,20 +199,23 @@ class IndependentFrames:
         return self._encoder.embed(codes)
 
 
-def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8]]) -> Codes:
+def compress_each(encoder: FrameEncoder, frames: Sequence[NDArray[np.uint8] | Tensor]) -> Codes:
     """Return the codes [b n] of b frames [h w 3], which may have different sizes.
 
-    Frames of equal size are encoded in one call.
+    Frames of equal size are encoded in one call; they are all arrays or all tensors. Tensors stay
+    on their device.
 
     Raises:
         ValueError: there are no frames.
     """
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, frame in enumerate(frames):
-        rows_of.setdefault(frame.shape, []).append(row)
+        rows_of.setdefault(tuple(frame.shape), []).append(row)
     codes: Codes | None = None
     for rows in rows_of.values():
-        some = encoder.compress(np.stack([frames[row] for row in rows]))
+        same: list[Any] = [frames[row] for row in rows]
+        stack = torch.stack if isinstance(same[0], Tensor) else np.stack
+        some = encoder.compress(stack(same))
         if codes is None:
             codes = np.empty((len(frames), some.shape[1]), some.dtype)
         codes[rows] = some

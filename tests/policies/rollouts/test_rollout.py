@@ -137,7 +137,7 @@ def test_the_student_sees_nothing_privileged(stage, policy, monkeypatch):
 def test_the_students_actions_do_not_depend_on_the_privileged_state(stage, policy, spec):
     without = RolloutWorker(dataclasses.replace(spec, privileged=False))
     job = mixed(policy, 0.0, recorded=False)
-    assert "state" not in without._envs[0].observation_space.spaces
+    assert "state" not in without._envs.example.observation_space.spaces
     one, two = stage.run(job)[0], without.run(job)[0]
     assert [(a.success, a.num_steps) for a in one] == [(b.success, b.num_steps) for b in two]
 
