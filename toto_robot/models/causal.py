@@ -14,6 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from .attention import in_product_precision
+
 __all__ = [
     "CausalModel",
     "SequenceLayout",
@@ -23,7 +25,9 @@ __all__ = [
 ]
 
 SPECIAL_TOKENS = 3
-LOSS_ROWS = 1024  # number of tokens whose logits are in memory at the same time
+LOSS_ROWS = (
+    256  # number of tokens whose logits are in memory at a time; on a GPU four times as many
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,16 +232,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         ctx.dtypes = hidden.dtype, weight.dtype
         wants_hidden, wants_weight, _ = ctx.needs_input_grad
-        device = hidden.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden, weight = in_product_precision(hidden), in_product_precision(weight)
         hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         total = hidden.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(targets), LOSS_ROWS):
-            rows = hidden[start : start + LOSS_ROWS]
-            wanted = targets[start : start + LOSS_ROWS, None]
+        size = LOSS_ROWS if hidden.device.type == "cpu" else 4 * LOSS_ROWS
+        for start in range(0, len(targets), size):
+            rows = hidden[start : start + size]
+            wanted = targets[start : start + size, None]
             logits = (rows @ weight.T).float()
             chosen = logits.gather(1, wanted)
             # softmax, in place
@@ -251,7 +253,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             shares.scatter_add_(1, wanted, torch.full_like(chosen, -1 / len(targets)))
             gradient = shares.to(hidden.dtype)
             if hidden_gradient is not None:
-                hidden_gradient[start : start + LOSS_ROWS] = gradient @ weight
+                hidden_gradient[start : start + size] = gradient @ weight
             if weight_gradient is not None:
                 if gradient.dtype == weight_gradient.dtype:
                     weight_gradient.addmm_(gradient.T, rows)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from .attention import causal_attention, in_product_precision
 from .causal import CausalModel, SequenceLayout, check_sizes, linear_cross_entropy, require_causal
 
 __all__ = [
@@ -361,6 +362,7 @@ class _Attention(nn.Module):
         memory: Memory | None = None,
         index: int = 0,
     ) -> Tensor:
+        x = in_product_precision(x)
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # b h t k
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -368,10 +370,7 @@ class _Attention(nn.Module):
         q, k = rotate(q, angles), rotate(k, angles)
         if self.query_scale != 1:
             q = q * self.query_scale
-        if memory is None:
-            out = scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            out = memory.attend(index, q, k, v)
+        out = causal_attention(q, k, v) if memory is None else memory.attend(index, q, k, v)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -383,6 +382,7 @@ class _SwiGLU(nn.Module):
         self.down_proj = nn.Linear(config.mlp_hidden, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = in_product_precision(x)
         gate, up = self.gate_proj(x), self.up_proj(x)
         if torch.is_grad_enabled():
             return self.down_proj(silu(gate) * up)

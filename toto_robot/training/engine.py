@@ -28,9 +28,11 @@ from .guard import Guard, GuardConfig
 from .optimizer import AnyOptimizer, build_optimizer
 from .parallel import (
     Precision,
+    PrecisionSetting,
     Ranks,
     Trainable,
     arithmetic,
+    choose_precision,
     defer_reduction,
     distribute,
     whole,
@@ -49,7 +51,9 @@ class EngineConfig:
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.
-        precision: precision of matrix products. Weights and optimizer state are always float32.
+        precision: precision of matrix products: ``float32``, ``bfloat16``, or ``auto``, which
+            chooses bfloat16 if the device has instructions for it. Weights and optimizer state are
+            always float32.
         compile: true compiles each block with TorchInductor.
         recompute: true does not store the activations inside a block, and computes them again for
             the gradient (activation checkpointing). It needs less memory and about a third more
@@ -66,7 +70,7 @@ class EngineConfig:
     """
 
     device: str
-    precision: Precision
+    precision: PrecisionSetting
     compile: bool
     recompute: bool
     shard_ranks: int | None
@@ -95,6 +99,7 @@ class Fit:
         tokens: number of training tokens.
         skipped: number of steps whose update the guard skipped.
         finished: True if all steps are completed. False if the run was stopped.
+        precision: precision of matrix products.
         scores: losses and other values of the last line of the log.
     """
 
@@ -104,6 +109,7 @@ class Fit:
     tokens: int
     skipped: int
     finished: bool
+    precision: Precision
     scores: Mapping[str, float | int]
 
     def stopped(self) -> str:
@@ -123,9 +129,10 @@ class Fit:
         return self.finished
 
     def notes(self, config: object) -> dict[str, object]:
-        """Return the metadata that a checkpoint records: config, skipped steps and last scores."""
+        """Return the metadata that a checkpoint records, such as the config and last scores."""
         return {
             "config": to_dict(config),
+            "precision": self.precision,
             "skipped_steps": self.skipped,
             "scores": dict(self.scores),
         }
@@ -176,10 +183,13 @@ class _Run:
         self._model, self._phases, self._config = model, phases, config
         self._ranks, self._title, self._schedule = ranks, title, optimizer
         self._steps = sum(phase.steps for phase in phases)
+        self._precision, why = choose_precision(config.precision, ranks)
+        if ranks.first:
+            print(f"precision of matrix products: {self._precision} ({why})", flush=True)
         distribute(
             model,
             ranks,
-            precision=config.precision,
+            precision=self._precision,
             recompute=config.recompute,
             compile_blocks=config.compile,
         )
@@ -207,7 +217,7 @@ class _Run:
         self._scores: Mapping[str, float | int] = (
             self._log.rows[-1] if self._log and self._log.rows else {}
         )
-        self._speed = Throughput(ranks.device, config.precision, ranks.world)
+        self._speed = Throughput(ranks.device, self._precision, ranks.world)
         self._stop = StopSignals(ranks)
 
     def train(self) -> Fit:
@@ -244,6 +254,7 @@ class _Run:
             tokens=self._tokens,
             skipped=self._guard.skipped,
             finished=self._done == self._steps,
+            precision=self._precision,
             scores=self._scores,
         )
 
@@ -310,7 +321,7 @@ class _Run:
 
     def _loss(self, batch: tuple[Tensor, ...]) -> Tensor:
         placed = [tensor.to(self._ranks.device, non_blocking=True) for tensor in batch]
-        with arithmetic(self._ranks, self._config.precision):
+        with arithmetic(self._ranks, self._precision):
             return cast(Trainable, self._model).loss(*placed)
 
     def _report(self, phase: Phase, bar: Any) -> None:

@@ -30,11 +30,21 @@ from torch.utils.checkpoint import checkpoint
 
 from ..device import choose_device
 
-__all__ = ["Precision", "Ranks", "Trainable", "distribute", "join_ranks", "whole"]
+__all__ = [
+    "Precision",
+    "PrecisionSetting",
+    "Ranks",
+    "Trainable",
+    "choose_precision",
+    "distribute",
+    "join_ranks",
+    "whole",
+]
 
 T = TypeVar("T")
 
 Precision = Literal["float32", "bfloat16"]
+PrecisionSetting = Literal["auto", "float32", "bfloat16"]
 
 
 class Trainable(Protocol):
@@ -132,6 +142,30 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
         yield Ranks(rank=dist.get_rank(), world=world, device=place, mesh=mesh)
     finally:
         dist.destroy_process_group()
+
+
+def choose_precision(wanted: PrecisionSetting, ranks: Ranks) -> tuple[Precision, str]:
+    """Return the precision of matrix products on this machine, and the reason for it.
+
+    `auto` chooses bfloat16 if the device has instructions for it. Several ranks on CPUs use
+    float32, because FSDP2 would also sum the gradients of the token embedding in bfloat16.
+    """
+    if wanted != "auto":
+        return wanted, "as set"
+    if ranks.device.type == "cuda":
+        name = torch.cuda.get_device_name(ranks.device)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", f"{name} has instructions for it"
+        return "float32", f"{name} has no instructions for bfloat16"
+    if ranks.world > 1:
+        return "float32", "several processes on CPUs"
+    # torch before 2.9 cannot list them
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    name = has.get("cpu_name", "this CPU")
+    for flag in ("amx_bf16", "avx512_bf16", "bf16"):  # bf16: ARM
+        if has.get(flag):
+            return "bfloat16", f"{name} has the instructions {flag}"
+    return "float32", f"{name} has no known instructions for bfloat16"
 
 
 def distribute(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -360,3 +361,34 @@ if __name__ == "__main__":
     with join_ranks("cpu", None) as all_ranks:
         for arguments in json.loads(sys.argv[1]):
             job(all_ranks, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            {"amx_bf16": True, "avx512_bf16": True, "cpu_name": "A"},
+            ("bfloat16", "A has .*amx_bf16"),
+        ),
+        ({"avx512_bf16": True}, ("bfloat16", "avx512_bf16")),
+        ({"avx2": True, "amx_bf16": False}, ("float32", "no known instructions")),
+    ],
+)
+def test_precision_auto_is_that_of_the_instructions_of_the_cpu(
+    flags, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    result = train(tmp_path, dataclasses.replace(UNKEPT, precision="auto"))
+    precision, reason = expected
+    assert re.search(
+        f"precision of matrix products: {precision} .*{reason}", capsys.readouterr().out
+    )
+    assert result.notes(None)["precision"] == precision
+
+
+def test_losses_in_bfloat16_are_near_those_in_float32(tmp_path):
+    train(tmp_path / "exact", UNKEPT)
+    train(tmp_path / "rounded", dataclasses.replace(UNKEPT, precision="bfloat16"))
+    exact, rounded = losses(tmp_path / "exact"), losses(tmp_path / "rounded")
+    assert exact != rounded
+    assert exact == pytest.approx(rounded, abs=0.02)
