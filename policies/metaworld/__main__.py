@@ -13,6 +13,7 @@ Each run measures one encoder, and beside it the rows of `controls`. Later runs 
 
     config.json                      settings that all rows share
     cells/<row>/<part>-<task>...     the results of one row on one task; they are not measured again
+    policies/<row>/<task>-seed<n>    the policies
     results.json results.csv results.md results.png
     worker.log                       warnings and errors of Meta-World's process
 """
@@ -63,9 +64,9 @@ class MetaworldConfig:
         probes: settings of the probes.
         cloning: settings of behaviour cloning.
         training_seeds: seeds of the policies; each is a training of its own.
-        appearances: appearances of the scene in which policies are evaluated. `same`: as in the
-            demonstrations. `changed`: light, colours of table, floor and walls, and the camera
-            beside the table change from episode to episode.
+        appearances: appearances of the scene in which policies are evaluated and probes are
+            tested. `same`: as in the demonstrations. `changed`: light, colours of table, floor and
+            walls, and the camera beside the table change from episode to episode.
         device: device of encoders and policies: `cpu`, `cuda`, or `auto`.
     """
 
@@ -132,7 +133,8 @@ class _Cell:
         key = EXPERT if self.row is None else self.row.key
         name = f"{self.part}-{self.task}"
         if self.part == "cloning":
-            name += f"-seed{self.seed}-{self.appearance}"
+            name += f"-seed{self.seed}"
+        name += f"-{self.appearance}"
         return out / "cells" / key / f"{name}.json"
 
 
@@ -154,10 +156,11 @@ def benchmark(config: MetaworldConfig, out: Path) -> None:
     _forecast(config, rows, cells, missing)
     with SuiteProcess(python, out / "worker.log") as suite:
         for task in config.tasks:
-            collect(suite, config.data, task, config.scene, "same")
+            for appearance in _recorded(config):
+                collect(suite, config.data, task, config.scene, appearance)
         for cell in tqdm(missing, desc="cells", unit="cell"):
             began = time.monotonic()
-            result = _measure(config, suite, cell, device)
+            result = _measure(config, suite, cell, device, out)
             facts = {
                 "key": EXPERT if cell.row is None else cell.row.key,
                 "row": "scripted expert" if cell.row is None else cell.row.name,
@@ -171,17 +174,24 @@ def benchmark(config: MetaworldConfig, out: Path) -> None:
 
 def _cells(config: MetaworldConfig, rows: Sequence[Row]) -> Iterator[_Cell]:
     for task in config.tasks:
-        if "probes" in config.parts:
-            for row in rows:
-                yield _Cell(row=row, part="probes", task=task)
-        if "cloning" in config.parts:
-            for appearance in config.appearances:
+        for appearance in config.appearances:
+            if "probes" in config.parts:
+                for row in rows:
+                    yield _Cell(row=row, part="probes", task=task, appearance=appearance)
+            if "cloning" in config.parts:
                 yield _Cell(row=None, part="cloning", task=task, appearance=appearance)
                 for row in rows:
                     for seed in config.training_seeds:
                         yield _Cell(
                             row=row, part="cloning", task=task, seed=seed, appearance=appearance
                         )
+
+
+def _recorded(config: MetaworldConfig) -> list[Appearance]:
+    """Return the appearances of the demonstrations that the cells need."""
+    if "probes" in config.parts and "changed" in config.appearances:
+        return ["same", "changed"]
+    return ["same"]
 
 
 def _forecast(
@@ -191,7 +201,8 @@ def _forecast(
     tasks = [
         task
         for task in config.tasks
-        if len(found(folder_of(config.data, task, "same"))) < config.scene.demonstrations
+        for appearance in _recorded(config)
+        if len(found(folder_of(config.data, task, appearance))) < config.scene.demonstrations
     ]
     counts = {part: sum(cell.part == part for cell in missing) for part in ("probes", "cloning")}
     minutes = len(tasks) * MINUTES["demonstrations"]
@@ -199,7 +210,7 @@ def _forecast(
     report_found(len(cells) - len(missing), len(cells), "cell")
     print(
         f"rows: {', '.join(row.name for row in rows)}\n"
-        f"{len(config.tasks)} tasks; demonstrations of {len(tasks)} to record, "
+        f"{len(config.tasks)} tasks; {len(tasks)} sets of demonstrations to record, "
         f"{counts['probes']} cells of probes and {counts['cloning']} of cloning to measure: about "
         f"{minutes:.0f} minutes on a server with two cores, with an encoder as small as toto-nano",
         flush=True,
@@ -207,7 +218,7 @@ def _forecast(
 
 
 def _measure(
-    config: MetaworldConfig, suite: SuiteProcess, cell: _Cell, device: torch.device
+    config: MetaworldConfig, suite: SuiteProcess, cell: _Cell, device: torch.device, out: Path
 ) -> dict[str, Any]:
     """Measure one cell."""
     if cell.row is None:
@@ -215,8 +226,12 @@ def _measure(
         return {"episodes": run_expert(suite, config.scene, config.cloning.episodes)}
     recordings = read(config.data, cell.task, config.scene, "same")
     if cell.part == "probes":
-        return {"results": probe(cell.row, recordings, config.probes)}
-    student = clone(cell.row, recordings, config.scene, config.cloning, cell.seed, device)
+        changed = None
+        if cell.appearance != "same":
+            changed = read(config.data, cell.task, config.scene, cell.appearance)
+        return {"results": probe(cell.row, recordings, config.probes, changed)}
+    policy = out / "policies" / cell.row.key / f"{cell.task}-seed{cell.seed}"
+    student = clone(cell.row, recordings, config.scene, config.cloning, cell.seed, device, policy)
     longest = max(len(one.actions) for one in recordings)
     max_steps = round(config.cloning.time_limit * longest)
     scene = config.scene if cell.row.encoder is not None else _without_cameras(config.scene)

@@ -8,6 +8,7 @@ pairs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from envs.interface import LIMITS, CameraSpec, Interface
 
 from ..learning.fit import ImitationConfig, fit
 from ..rollouts.seeds import EVALUATION_SEEDS
-from ..student import StudentConfig, StudentMetadata, StudentPolicy
+from ..student import StudentConfig, StudentMetadata, StudentPolicy, load_student
 from ..vision import EpisodeEmbedder, encoder_id
 from .process import PROPRIO, SceneConfig, State, SuiteProcess
 from .recordings import Recording
@@ -75,8 +76,9 @@ def clone(
     config: CloningConfig,
     seed: int,
     device: torch.device,
+    folder: Path,
 ) -> StudentPolicy:
-    """Train a policy on the demonstrations of a task.
+    """Train a policy on the demonstrations of a task, or load it if it was trained before.
 
     Args:
         row: the row, whose encoder computes the embeddings.
@@ -85,31 +87,21 @@ def clone(
         config: settings of the training.
         seed: seed of the weights and of the batches.
         device: device of the training.
+        folder: checkpoint of the policy, which is written.
     """
-    shape = (0, 0)
+    interface = _interface(scene)
+    if (folder / "config.json").is_file():
+        return load_student(folder, row.encoder, interface).to(device)
     parts = []
     for one in recordings:
         if row.encoder is None:
-            parts.append(np.zeros((len(one.actions), *shape), np.float16))
+            parts.append(np.zeros((len(one.actions), 0, 0), np.float16))
         else:
             parts.append(embeddings(row, one, 1)[: len(one.actions)])
     data = _Labelled(
         embeddings=torch.from_numpy(np.concatenate(parts)),
         proprio=torch.from_numpy(np.concatenate([one.proprio[:-1] for one in recordings])),
         labels=torch.from_numpy(np.concatenate([one.actions for one in recordings])),
-    )
-    cameras = [
-        CameraSpec(name=name, height=scene.image_size, width=scene.image_size)
-        for name in scene.cameras
-    ]
-    interface = Interface(
-        arm="metaworld_sawyer",
-        cameras=tuple(cameras),
-        proprio=PROPRIO,
-        action_kind=LIMITS,
-        action=ACTION,
-        action_scale=(1.0,) * len(ACTION),
-        rate_hz=RATE_HZ,
     )
     metadata = StudentMetadata(
         student=config.student,
@@ -131,7 +123,24 @@ def clone(
             bar.update(step - bar.n)
 
         fit(student, data, config.imitation, steps, (seed, 0), show)
+    student.save(folder, steps=steps)
     return student
+
+
+def _interface(scene: SceneConfig) -> Interface:
+    cameras = [
+        CameraSpec(name=name, height=scene.image_size, width=scene.image_size)
+        for name in scene.cameras
+    ]
+    return Interface(
+        arm="metaworld_sawyer",
+        cameras=tuple(cameras),
+        proprio=PROPRIO,
+        action_kind=LIMITS,
+        action=ACTION,
+        action_scale=(1.0,) * len(ACTION),
+        rate_hz=RATE_HZ,
+    )
 
 
 def evaluate(

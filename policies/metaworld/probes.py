@@ -12,6 +12,9 @@ score is R2 on held-out episodes:
 
 The row without vision predicts from proprioception instead of embeddings. A column of a target that
 hardly varies in a task is left out, and a target without other columns too.
+
+With changed appearance, the probes are fitted to the demonstrations as they are, and tested on the
+same episodes in other light, with other colours and a moved camera.
 """
 
 from collections.abc import Sequence
@@ -19,9 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from toto_robot.probing.ridge import ProbeEvaluation, rotate, standardise
+from toto_robot.probing.ridge import ProbeEvaluation
 
 from .recordings import Recording
 from .rows import Row, embeddings
@@ -33,7 +37,8 @@ TARGETS = ("object", "hand", "action", "action+proprio", "inverse", "object at r
 MOVED_M = 0.01  # distance from which an object counts as moved
 VARIES = {"object": 2e-3, "hand": 2e-3, "object at rest": 2e-3}  # metres; else ACTION_VARIES
 ACTION_VARIES = 0.02
-PROPRIO_FLOOR = 1e-6
+# Minimum divisor of an input: about the rounding error of half precision, and less for states.
+FLOOR, PROPRIO_FLOOR = 1e-2, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,29 +99,39 @@ class _Frames:
 
 
 def probe(
-    row: Row, recordings: Sequence[Recording], config: ProbeConfig
+    row: Row,
+    recordings: Sequence[Recording],
+    config: ProbeConfig,
+    changed: Sequence[Recording] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Fit and score the probes of one row on one task.
+
+    Args:
+        row: the row, whose encoder computes the embeddings.
+        recordings: the demonstrations.
+        config: settings of the probes.
+        changed: the same episodes with another appearance, on which the probes are tested; None:
+            they are tested on `recordings`.
 
     Returns:
         For each target: `score`, the mean R2 of its columns; `draws`, the score in each bootstrap
         resample of the episodes, which are paired between rows; and `rows`, the number of frames.
     """
     data = _gather(row, recordings, config.stride)
+    test = data if changed is None else _gather(row, changed, config.stride)
+    if not np.allclose(data.proprio, test.proprio, atol=1e-3):
+        raise ValueError(f"{recordings[0].path.parent}: the two appearances differ in their motion")
     everything = np.ones(len(data.episode), bool)
-    pairs = np.flatnonzero(data.has_next)
-    vision = row.encoder is not None
-    both = np.concatenate([data.inputs[pairs], data.inputs[pairs + 1]], axis=1)
     asked = {
-        "object": (data.inputs, data.objects, everything),
-        "hand": (data.inputs, data.proprio[:, :3], everything),
-        "action": (data.inputs, data.actions, everything),
-        "action+proprio": (data.inputs, data.actions, everything),
-        "inverse": (both, data.between, data.has_next),
-        "object at rest": (data.inputs, data.objects, data.at_rest),
+        "object": (data.objects, everything),
+        "hand": (data.proprio[:, :3], everything),
+        "action": (data.actions, everything),
+        "action+proprio": (data.actions, everything),
+        "inverse": (data.between, data.has_next),
+        "object at rest": (data.objects, data.at_rest),
     }
     found = {}
-    for name, (inputs, target, chosen) in asked.items():
+    for name, (target, chosen) in asked.items():
         target = target[chosen].astype(np.float64)
         target = target[:, target.std(0) > VARIES.get(name, ACTION_VARIES)]
         if not target.shape[1]:
@@ -130,13 +145,19 @@ def probe(
             penalties=config.penalties,
             seed=config.seed,
         )
-        used = inputs if len(inputs) == len(target) else inputs[chosen]
-        used, _ = rotate(standardise(used.astype(np.float64), _floor(vision)), config.width)
+        both = name == "inverse"
+        used, shown = _reduced(
+            _chosen(data, chosen, both),
+            _chosen(test, chosen, both),
+            config.width,
+            PROPRIO_FLOOR if row.encoder is None else FLOOR,
+        )
         companions = 0
-        if vision and name == "action+proprio":
-            joints = standardise(data.proprio[chosen].astype(np.float64), PROPRIO_FLOOR)
-            used, companions = np.concatenate([used, joints], axis=1), joints.shape[1]
-        score = evaluation.score(used, companions)
+        if row.encoder is not None and name == "action+proprio":
+            joints, _ = _reduced(data.proprio, data.proprio, config.width, PROPRIO_FLOOR)
+            used, shown = (np.concatenate([one, joints], axis=1) for one in (used, shown))
+            companions = joints.shape[1]
+        score = evaluation.score(used, companions, shown)
         found[name] = {
             "score": round(score.score, 5),
             "draws": [round(float(one), 5) for one in score.draws],
@@ -145,8 +166,27 @@ def probe(
     return found
 
 
-def _floor(vision: bool) -> float:
-    return 1e-2 if vision else PROPRIO_FLOOR
+def _chosen(data: _Frames, chosen: Array, both: bool) -> Array:
+    """Return the inputs of some frames, or of these frames and their next frames."""
+    rows = np.flatnonzero(chosen)
+    if not both:
+        return data.inputs[rows]
+    return np.concatenate([data.inputs[rows], data.inputs[rows + 1]], axis=1)
+
+
+def _reduced(inputs: Array, shown: Array, width: int, floor: float) -> tuple[Array, Array]:
+    """Scale inputs to mean 0 and deviation 1, and project them to principal components.
+
+    Both results are computed with the statistics and the components of `inputs` [r p].
+    """
+    values = inputs.astype(np.float64)
+    mean, std = values.mean(0), np.maximum(values.std(0), floor)
+    scaled, other = (values - mean) / std, (shown.astype(np.float64) - mean) / std
+    if scaled.shape[1] > width:
+        _, _, directions = torch.linalg.svd(torch.from_numpy(scaled), full_matrices=False)
+        basis = directions[:width].T.numpy()
+        scaled, other = scaled @ basis, other @ basis
+    return scaled, other
 
 
 def _gather(row: Row, recordings: Sequence[Recording], stride: int) -> _Frames:

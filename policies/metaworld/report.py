@@ -32,15 +32,27 @@ def write_report(out: Path, notes: Mapping[str, Any]) -> str:
     """Write the report of all cells in `out`, and return its tables as Markdown."""
     cells = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/*.json"))]
     names = {cell["key"]: cell["row"] for cell in cells}
-    probes = _probe_rows([cell for cell in cells if cell["part"] == "probes"], names)
+    probes = [
+        one | {"appearance": appearance}
+        for appearance in ("same", "changed")
+        for one in _probe_rows(_select(cells, "probes", appearance), names)
+    ]
     cloned = _cloning_rows([cell for cell in cells if cell["part"] == "cloning"], names)
-    text = "\n\n".join(part for part in (_probe_table(probes), _cloning_table(cloned)) if part)
+    tables = [
+        _probe_table([row for row in probes if row["appearance"] == appearance], appearance)
+        for appearance in dict.fromkeys(row["appearance"] for row in probes)
+    ]
+    text = "\n\n".join(part for part in (*tables, _cloning_table(cloned)) if part)
     write_json(out / "results.json", {**notes, "probes": probes, "cloning": cloned})
     if rows := _flat(probes, cloned):
         write_csv(out / "results.csv", rows)
         _draw(out / "results.png", probes, cloned)
     write_aside(out / "results.md", text + "\n")
     return text
+
+
+def _select(cells: Sequence[dict[str, Any]], part: str, appearance: str) -> list[dict[str, Any]]:
+    return [cell for cell in cells if (cell["part"], cell["appearance"]) == (part, appearance)]
 
 
 def _probe_rows(
@@ -159,14 +171,12 @@ def _ends(draws: Array) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def _probe_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return ""
+def _probe_table(rows: Sequence[Mapping[str, Any]], appearance: str) -> str:
     targets = list(dict.fromkeys(row["target"] for row in rows))
     by = {(row["row"], row["target"]): row for row in rows}
     lines = [
-        "Linear probes: mean R2 over tasks (95 % interval: bootstrap over tasks and episodes); "
-        "below it, the difference to 16 x 16 pixels (same bootstrap).",
+        f"Linear probes, appearance `{appearance}`: mean R2 over tasks (95 % interval: bootstrap "
+        "over tasks and episodes); below it, the difference to 16 x 16 pixels (same bootstrap).",
         "",
         "| encoder | " + " | ".join(targets) + " |",
         "|---" * (len(targets) + 1) + "|",
@@ -229,7 +239,7 @@ def _flat(
     """Return one line of the CSV file per row, measure and task, and per mean over tasks."""
     lines = []
     for row in probes:
-        head = {"row": row["row"], "measure": f"R2 {row['target']}"}
+        head = {"row": row["row"], "measure": _measure(row)}
         for task, value in row["each"].items():
             lines.append({**head, "task": task, "value": value, "low": math.nan, "high": math.nan})
         mean = {"value": row["score"], "low": row["low"], "high": row["high"]}
@@ -244,15 +254,18 @@ def _flat(
     return lines
 
 
+def _measure(row: Mapping[str, Any]) -> str:
+    return f"R2 {row['target']}{', changed' if row['appearance'] == 'changed' else ''}"
+
+
 def _draw(
     path: Path, probes: Sequence[Mapping[str, Any]], cloned: Sequence[Mapping[str, Any]]
 ) -> None:
     """Draw each measure of all rows with its interval."""
-    plots = {
-        f"R2, {target}": [(row["row"], row["score"], row["low"], row["high"]) for row in probes
-                          if row["target"] == target]
-        for target in dict.fromkeys(row["target"] for row in probes)
-    }  # fmt: skip
+    plots: dict[str, list[tuple[str, float, float, float]]] = {}
+    for row in probes:
+        bar = (row["row"], row["score"], row["low"], row["high"])
+        plots.setdefault(_measure(row), []).append(bar)
     for appearance in dict.fromkeys(row["appearance"] for row in cloned):
         plots[f"success, {appearance}"] = [
             (row["row"], row["rate"], row["low"], row["high"])

@@ -78,13 +78,15 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     more = "controls=[] parts=[cloning] appearances=[changed,same] training_seeds=[0,1]"
     joined = f"encoder=nano encoder.pool=mean layers=[0,1] {more}"
     assert benchmark(tmp_path, joined).code == 0
+    assert len(list(tmp_path.glob("out/policies/toto*/*/weights.safetensors"))) == 2
     stream = "encoder=stream encoder.layer=1 encoder.stream.context=2 controls=[] parts=[probes]"
-    done = benchmark(tmp_path, stream)
+    done = benchmark(tmp_path, f"{stream} appearances=[same,changed]")
     assert done.code == 0, done.err
     found = results(tmp_path)
     (probed,) = {row["row"] for row in found["probes"]}
     assert probed.startswith("toto-nano layer 1")
     assert "2 frames" in probed
+    assert {row["appearance"] for row in found["probes"]} == {"same", "changed"}
     same = {row["row"]: row for row in found["cloning"] if row["appearance"] == "same"}
     assert {"16 x 16 pixels", "no vision", "toto-nano mean of layers 0+1"} < same.keys()
     assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have

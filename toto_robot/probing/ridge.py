@@ -129,16 +129,19 @@ class ProbeEvaluation:
         self._once = np.ones((1, number))
         self._variances = variance(self._once), variance(self._weights)
 
-    def score(self, inputs: Array, companions: int = 0) -> Score:
+    def score(self, inputs: Array, companions: int = 0, shown: Array | None = None) -> Score:
         """Fit a probe to p input values of each of the r rows, and return its score.
 
         Args:
             inputs: the inputs, shape [r p].
             companions: number of the inputs, counted from the last one, that have a small penalty;
                 see `fit_ridge`.
+            shown: inputs of the same rows for the test, see `fit_ridge`.
         """
         spread = np.ones(self._target.shape[1]) if self._is_label else self._target.var(0)
-        ridge = fit_ridge(inputs, self._target, self.folds, self._penalties, 1 / spread, companions)
+        ridge = fit_ridge(
+            inputs, self._target, self.folds, self._penalties, 1 / spread, companions, shown
+        )
         each, draws = self._score(ridge.predictions)
         return Score(
             score=float(each.mean()),
@@ -197,6 +200,7 @@ def fit_ridge(
     penalties: Sequence[float],
     weigh: Array,
     companions: int = 0,
+    shown: Array | None = None,
 ) -> Ridge:
     """Predict the targets of each row by ridge regression that is fitted to the other folds.
 
@@ -212,6 +216,8 @@ def fit_ridge(
         weigh: weight of the squared error of each target column, shape [k].
         companions: number of inputs, the last ones, that always have the small penalty `HARDLY`.
             So the chosen penalty of the other inputs does not affect them.
+        shown: inputs [r p] of the same rows from which the targets are predicted, for example of
+            the same frames in another light; None: `inputs`. They are not used for the fit.
     """
     num_folds = int(fold.max()) + 1
     # one matrix product of inputs, a column of ones and targets contains all sums
@@ -232,7 +238,10 @@ def fit_ridge(
     predictions = np.empty_like(target, dtype=np.float64)
     for k, penalty in enumerate(chosen):
         (maps,) = _solve(total - moments[k], width, [penalty], companions)
-        predictions[fold == k] = (whole[folds == k, : width + 1] @ maps).numpy()
+        rows = whole[folds == k, : width + 1]
+        if shown is not None:
+            rows = torch.cat([torch.from_numpy(shown[fold == k]), rows[:, width:]], dim=1)
+        predictions[fold == k] = (rows @ maps).numpy()
     return Ridge(predictions=predictions, penalties=chosen)
 
 

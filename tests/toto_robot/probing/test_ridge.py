@@ -134,3 +134,20 @@ def test_it_forgives_fewer_rows_than_columns():
     rotated, kept = rotate(rng.normal(size=(10, 40)), 512)
     assert rotated.shape[1] <= 10
     assert kept == pytest.approx(1)
+
+
+def test_probes_can_be_tested_on_other_inputs_of_the_same_rows():
+    rng = np.random.default_rng(7)
+    inputs, episode = rng.normal(size=(60, 3)), np.arange(60) // 6
+    target = inputs @ rng.normal(size=(3, 2))
+    evaluation = ProbeEvaluation(
+        target, episode, is_label=False, folds=3, resamples=100, penalties=PENALTIES, seed=0
+    )
+    same, again = evaluation.score(inputs), evaluation.score(inputs, shown=inputs)
+    assert again.score == same.score > 0.99
+    moved = evaluation.score(inputs, shown=inputs + 1)
+    assert moved.penalties == same.penalties  # the other inputs take no part in the fit
+    assert moved.score < 0.5
+    ridge = fit_ridge(inputs, target, evaluation.folds, (1e-9,), np.ones(2), shown=2 * inputs)
+    offset = fit_ridge(0 * inputs, target, evaluation.folds, (1.0,), np.ones(2)).predictions
+    assert np.abs(ridge.predictions - 2 * target).max() < np.abs(offset).max() * 0.1
