@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported where they are used: each takes a second
     from torch.utils.tensorboard import SummaryWriter
 
 Json = dict[str, Any]
-_ENCODER_PHASES = ("tokenizer", "transformer")
+ENCODER_PHASES = ("tokenizer", "transformer")
 
 
 def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
@@ -207,7 +207,7 @@ def encoder_share(seconds: Mapping[str, float]) -> str:
 
 
 def _encoder_seconds(seconds: Mapping[str, float]) -> float:
-    return sum(seconds.get(phase, 0.0) for phase in _ENCODER_PHASES)
+    return sum(seconds.get(phase, 0.0) for phase in ENCODER_PHASES)
 
 
 def _row(name: str, value: float, total: float) -> str:

@@ -176,18 +176,38 @@ def _progress(out: Path | None) -> str:
     return stopped_after(int(bar.n), int(bar.total), bar.unit, goes_on=goes_on(out))
 
 
-def compose(name: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Path]:
-    """Return the settings of a command as plain data, and its `out`, for tests and notebooks.
+def compose(
+    name: str, overrides: Sequence[str] = (), config_class: type | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Return the settings of a command as plain data, and its `out`.
+
+    It can also be called while a command runs, whose own settings stay as they are.
 
     Args:
         name: name of the command's YAML file, without `.yaml`.
         overrides: settings `key=value` in Hydra's grammar, which replace those of the file.
+        config_class: the command's dataclass. With it, `overrides` are read as on the command line,
+            so that `encoder=FOLDER` is possible. None: `overrides` are passed to Hydra unchanged.
 
     Raises:
-        ValueError: a value is missing (`???`) or not finite.
+        ValueError: a value is missing (`???`) or not finite, or a setting is unknown.
     """
     folders = search_path(__package__)
-    return _plain(_composed(_find_root(name, folders), folders, overrides))
+    root = _find_root(name, folders)
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra  # Hydra permits one composition at a time
+    GlobalHydra.instance().clear()
+    try:
+        if config_class is not None:
+            words = list(overrides)
+            overrides = read_arguments(words, config_class, root.groups, folders, {}).overrides
+        return _plain(_composed(root, folders, overrides))
+    except _composition_errors() as error:  # pyrefly: ignore
+        raise ValueError(_in_short(error)) from error
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = outer
 
 
 def configure(name: str, config_class: type[C], words: Sequence[str]) -> C:

@@ -1,0 +1,258 @@
+"""Run one cell of a study: demonstrations, training, evaluation suites, and `result.json`.
+
+    python -m policies.studies.cell STUDY/cells/COLUMN/ROW/seed_N/cell.json
+
+A cell is an ordinary run of `policies.train`, whose demonstrations are given. Cells with the same
+environment, expert, seed and tokenizer share the demonstrations, which are recorded and tokenised
+only once.
+"""
+
+import fcntl
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toto_robot import FrameEncoder
+from toto_robot.config import from_dict, to_dict
+from toto_robot.device import choose_device
+from toto_robot.files import write_json, written_aside
+
+from ..demonstrations.store import StoreHeader, create_store
+from ..evaluate import EvaluateConfig, evaluate
+from ..learning.config import TrainConfig
+from ..rollouts.job import Rollout, RolloutJob
+from ..rollouts.pool import RolloutPool
+from ..rollouts.rollout import RolloutSpec
+from ..rollouts.seeds import EVALUATION_SEEDS, training_seed
+from ..rollouts.video import film
+from ..student import load_student
+from ..train import train
+from ..trained_policy import TrainedPolicy
+from .config import Cell, cell_folder
+
+# Demonstrations are of other environment seeds than the episodes that DAgger collects.
+_DEMONSTRATION_SEED = 50
+
+
+def run_cell(out: Path, cell: Cell) -> None:
+    """Run a cell, and write `result.json` at the end; do nothing if this file exists.
+
+    Args:
+        out: folder of the study.
+        cell: the cell.
+
+    Raises:
+        ValueError: the settings are not valid, or the folder holds results of other settings.
+    """
+    folder = cell_folder(out, cell)
+    if (folder / "result.json").is_file():
+        return
+    config = cell.train_config()
+    start = time.perf_counter()
+    encoder = config.encoder.build(torch.device(choose_device(config.device)))
+    config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
+    train(config, folder / "train")
+    suites = {}
+    for name in cell.suites:
+        evaluate(_evaluation(cell, config, folder, name), folder / "suites" / name)
+        suites[name] = _read(folder / "suites" / name / "evaluation.json")
+    metrics = _read(folder / "train/metrics.json")
+    if cell.filmed:
+        _film(folder, config, encoder, metrics["evaluation"]["seeds"])
+    _write_result(cell, config, encoder, metrics, suites, folder, time.perf_counter() - start)
+
+
+def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | None) -> Path:
+    """Return the folder with the demonstrations of a cell; record them if they do not exist yet.
+
+    Args:
+        folder: folder of all demonstrations of the study.
+        config: settings of the cell.
+        encoder: the encoder, whose tokenizer compresses the frames.
+    """
+    assert config.env is not None  # without an environment, `data` would have to be set
+    spec = RolloutSpec(
+        env=config.env,
+        vision=config.encoder,
+        privileged=True,
+        device=choose_device(config.device),
+        teacher=config.teacher,
+        expert=config.expert,
+    )
+    header = StoreHeader.of(config.env.id, spec.interface(), encoder)
+    key = {
+        "env": to_dict(config.env),
+        "expert": [config.expert, str(config.teacher)],
+        "seed": config.seed,
+        "episodes": config.demonstrations,
+        "steps_after_success": config.steps_after_success,
+        "header": to_dict(header),
+    }
+    name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    place = folder.resolve() / name
+    with _alone(folder / f"{name}.lock"):
+        if place.is_dir():
+            return place
+        print(f"demonstrations: {config.demonstrations} episodes of {config.env.id}", flush=True)
+        with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
+            store = create_store(aside, header)
+
+            def keep(rollouts: list[Rollout]) -> None:
+                for rollout in rollouts:
+                    assert rollout.episode is not None
+                    store.append(rollout.episode)
+
+            pool.run(_jobs(config, pool.group), keep)
+            write_json(aside / "recorded_with.json", key)
+    return place
+
+
+def _jobs(config: TrainConfig, group: int) -> list[RolloutJob]:
+    """Return the groups of episodes in which the expert demonstrates the task."""
+    seed = (config.seed + _DEMONSTRATION_SEED) % 100
+    return [
+        RolloutJob(
+            seeds=tuple(training_seed(seed, index) for index in some),
+            policy=None,
+            beta=1.0,
+            mixing="step",
+            mixing_seeds=tuple((seed, 0, index) for index in some),
+            recorded=True,
+            steps_after_success=config.steps_after_success,
+            round=0,
+        )
+        for first in range(0, config.demonstrations, group)
+        for some in [range(first, min(first + group, config.demonstrations))]
+    ]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with the same lock file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> EvaluateConfig:
+    return EvaluateConfig(
+        policy=str(folder / "train/policy"),
+        env=None,
+        encoder=None,
+        suite=suite,
+        episodes=cell.suite_episodes,
+        first_seed=EVALUATION_SEEDS.start,
+        video_episodes=0,
+        rollout=config.rollout,
+        device=config.device,
+    )
+
+
+def _film(
+    folder: Path, config: TrainConfig, encoder: FrameEncoder | None, seeds: list[dict[str, Any]]
+) -> None:
+    """Film the first success and the first failure of the evaluation, as far as they exist."""
+    student = None
+    for name, outcome in (("success", True), ("failure", False)):
+        seed = next((one["seed"] for one in seeds if one["success"] == outcome), None)
+        path = folder / f"{name}.mp4"
+        if seed is None or path.is_file():
+            continue
+        if student is None:
+            interface = from_dict(StoreHeader, _store_header(folder)).interface
+            student = load_student(folder / "train/policy", encoder, interface)
+        assert config.env is not None
+        film(path, config.env, TrainedPolicy(student, encoder), [seed])
+
+
+def _store_header(folder: Path) -> dict[str, Any]:
+    header = _read(folder / "train/store/store.json")
+    return {
+        name: header[name] for name in ("env", "interface", "tokenizer_hash", "tokens_per_frame")
+    }
+
+
+def _write_result(
+    cell: Cell,
+    config: TrainConfig,
+    encoder: FrameEncoder | None,
+    metrics: dict[str, Any],
+    suites: dict[str, Any],
+    folder: Path,
+    seconds: float,
+) -> None:
+    plain = to_dict(config)
+    rounds, final = metrics["rounds"], metrics["evaluation"]
+    measured = [final, *suites.values(), *(entry["validation"] for entry in rounds)]
+    steps = rounds[-1]["env_steps"] + sum(
+        one["steps"] for result in measured for one in result["seeds"]
+    )
+    cameras = len(_store_header(folder)["interface"]["cameras"])
+    labelled = 0
+    curve = []
+    for entry in rounds:
+        labelled += entry["episodes"]
+        curve.append(
+            {
+                "env_steps": entry["env_steps"],
+                "labelled_episodes": labelled,
+                "successes": entry["validation"]["successes"],
+                "episodes": entry["validation"]["episodes"],
+            }
+        )
+    write_json(
+        folder / "result.json",
+        {
+            "row": cell.row,
+            "column": cell.column,
+            "seed": cell.seed,
+            "settings": list(cell.settings),
+            "config": plain,
+            "config_sha256": sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest(),
+            "encoder": _about(encoder),
+            "curve": curve,
+            "evaluation": final,
+            "suites": suites,
+            "frames": 0 if encoder is None else steps * cameras,
+            "seconds": seconds,
+            "phases": _read(folder / "train/timings.json"),
+        },
+    )
+
+
+def _about(encoder: FrameEncoder | None) -> dict[str, Any] | None:
+    if encoder is None:
+        return None
+    parts = (encoder, getattr(encoder, "encoder", None))  # a stream contains the encoder
+    module = next((part for part in parts if isinstance(part, torch.nn.Module)), None)
+    parameters = 0 if module is None else sum(one.numel() for one in module.parameters())
+    return {"fingerprint": encoder.fingerprint, "dim": encoder.dim, "parameters": parameters}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the cell whose `cell.json` is the only argument."""
+    words = sys.argv[1:] if words is None else words
+    if len(words) != 1:
+        sys.exit("usage: python -m policies.studies.cell STUDY/cells/COLUMN/ROW/seed_N/cell.json")
+    path = Path(words[0])
+    try:
+        run_cell(path.resolve().parents[4], from_dict(Cell, _read(path)))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"{path}: {error}")
+
+
+if __name__ == "__main__":
+    main()

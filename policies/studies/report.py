@@ -1,0 +1,263 @@
+"""Write the report of a study: `report.html`, the same as `report.md`, figures and CSV files."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toto_robot.files import write_aside, write_csv, write_json
+from toto_robot.plots import drawing
+
+from ..report import ENCODER_PHASES
+from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder
+from .results import TRAINING, Comparison, Json, compare, curve_of, read_results
+from .statistics import Estimate, band
+
+_TEMPLATES = Path(__file__).parent
+_AXES = (
+    ("env_steps", "environment steps of the training episodes"),
+    ("labelled_episodes", "labelled episodes (demonstrations and DAgger)"),
+)
+
+
+def write_report(out: Path, config: StudyConfig, cells: Sequence[Cell]) -> list[Comparison]:
+    """Write the report of the finished cells.
+
+    Args:
+        out: folder of the study.
+        config: settings of the study.
+        cells: all cells of the study, including those that are not finished.
+
+    Returns:
+        The comparisons in the tables of the report.
+    """
+    results = read_results(out, cells)
+    compared = compare(config, results)
+    if results:
+        write_csv(out / "cells.csv", [_cell_row(one) for one in results])
+        write_csv(out / "comparisons.csv", [_comparison_row(one, config) for one in compared])
+    write_json(out / "comparisons.json", [_comparison_row(one, config) for one in compared])
+    figures = {}
+    for column in config.columns:
+        here = [one for one in results if one["column"] == column]
+        if here:
+            figures[column] = out / "figures" / f"{column}.png"
+            _draw(figures[column], column, here, config, compared)
+    content = _content(out, config, cells, results, compared)
+    images = {name: f"figures/{path.name}" for name, path in figures.items()}
+    inline = {
+        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        for name, path in figures.items()
+    }
+    write_aside(out / "report.md", _render("report.md.jinja", {**content, "figures": images}))
+    write_aside(out / "report.html", _render("report.html.jinja", {**content, "figures": inline}))
+    return compared
+
+
+def _render(template: str, content: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(content)
+
+
+def _content(
+    out: Path,
+    config: StudyConfig,
+    cells: Sequence[Cell],
+    results: Sequence[Json],
+    compared: Sequence[Comparison],
+) -> dict[str, Any]:
+    """Return the values for the templates."""
+    tables = []
+    for column, where in config.columns.items():
+        for suite in (TRAINING, *where.suites):
+            rows = [one for one in compared if (one.column, one.suite) == (column, suite)]
+            if rows:
+                tables.append(
+                    {
+                        "column": column,
+                        "suite": suite,
+                        "is_trained": suite == TRAINING,
+                        "rows": [_table_row(one, config.baseline) for one in rows],
+                    }
+                )
+    return {
+        "baseline": config.baseline,
+        "claim_seeds": CLAIM_SEEDS,
+        "settings": list(config.settings),
+        "rows": {name: " ".join(row.settings) for name, row in config.rows.items()},
+        "columns": {name: " ".join(one.settings) for name, one in config.columns.items()},
+        "done": len(results),
+        "planned": len(cells),
+        "missing": [cell.name for cell in cells if _is_missing(out, cell)],
+        "tables": tables,
+        "costs": _costs(config, results),
+        "videos": _videos(out, cells),
+        "cells": [_cell_row(one) for one in results],
+    }
+
+
+def _is_missing(out: Path, cell: Cell) -> bool:
+    return not (cell_folder(out, cell) / "result.json").is_file()
+
+
+def _table_row(one: Comparison, baseline: str) -> dict[str, str]:
+    low, high = one.wilson
+    return {
+        "row": one.row,
+        "seeds": str(one.rate.seeds),
+        "successes": f"{one.successes}/{one.episodes}",
+        "rate": f"{one.rate.mean:.1%}",
+        "interval": "-" if one.rate.seeds < 2 else f"{one.rate.low:.1%} to {one.rate.high:.1%}",
+        "wilson": f"{low:.1%} to {high:.1%}",
+        "area": _text(one.area, signed=False),
+        "against": _text(one.against, signed=True),
+        "area_against": _text(one.area_against, signed=True),
+        "verdict": one.verdict(baseline),
+    }
+
+
+def _text(estimate: Estimate | None, *, signed: bool) -> str:
+    if estimate is None:
+        return "-"
+    sign = "+" if signed else ""
+    mean, low, high = (f"{one:{sign}.3f}" for one in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} ({low} to {high})" if estimate.seeds > 1 or signed else mean
+
+
+def _costs(config: StudyConfig, results: Sequence[Json]) -> list[dict[str, str]]:
+    """Return the mean cost of a cell of each row."""
+    costs = []
+    for row in config.rows:
+        here = [one for one in results if one["row"] == row]
+        if not here:
+            continue
+        encoder = [
+            sum(seconds for phase, seconds in one["phases"].items() if phase in ENCODER_PHASES)
+            for one in here
+        ]
+        costs.append(
+            {
+                "row": row,
+                "minutes": f"{np.mean([one['seconds'] for one in here]) / 60:.1f}",
+                "frames": f"{np.mean([one['frames'] for one in here]):,.0f}",
+                "encoder_s": f"{np.mean(encoder):.0f}",
+                "parameters": f"{here[0]['encoder']['parameters']:,}"
+                if here[0]["encoder"]
+                else "-",
+                "dim": str(here[0]["encoder"]["dim"]) if here[0]["encoder"] else "-",
+            }
+        )
+    return costs
+
+
+def _videos(out: Path, cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """Return the cells with videos, and the relative paths of a success and of a failure."""
+    found = []
+    for cell in cells:
+        folder = cell_folder(out, cell)
+        paths = {name: folder / f"{name}.mp4" for name in ("success", "failure")}
+        texts = {
+            name: str(path.relative_to(out)) if path.is_file() else ""
+            for name, path in paths.items()
+        }
+        if any(texts.values()):
+            found.append({"cell": cell.name, **texts})
+    return found
+
+
+def _cell_row(result: Json) -> dict[str, Any]:
+    final = result["evaluation"]
+    return {
+        "column": result["column"],
+        "row": result["row"],
+        "seed": result["seed"],
+        "successes": final["successes"],
+        "episodes": final["episodes"],
+        "rate": final["rate"],
+        "suites": json.dumps({name: one["rate"] for name, one in sorted(result["suites"].items())}),
+        "curve": json.dumps([[one["env_steps"], one["successes"], one["episodes"]]
+                             for one in result["curve"]]),
+        "frames": result["frames"],
+        "seconds": round(result["seconds"], 1),
+        "encoder": result["encoder"]["fingerprint"] if result["encoder"] else "",
+        "config_sha256": result["config_sha256"],
+    }  # fmt: skip
+
+
+def _comparison_row(one: Comparison, config: StudyConfig) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "column": one.column,
+        "suite": one.suite,
+        "row": one.row,
+        "seeds": one.rate.seeds,
+        "successes": one.successes,
+        "episodes": one.episodes,
+    }
+    for name in ("rate", "area", "against", "area_against"):
+        estimate: Estimate | None = getattr(one, name)
+        for end in ("mean", "low", "high"):
+            row[f"{name}_{end}"] = "" if estimate is None else getattr(estimate, end)
+    row["seeds_needed"] = "" if one.needed is None else one.needed
+    row["verdict"] = one.verdict(config.baseline)
+    return row
+
+
+def _draw(
+    path: Path,
+    column: str,
+    results: Sequence[Json],
+    config: StudyConfig,
+    compared: Sequence[Comparison],
+) -> None:
+    """Plot learning curves over steps and over labelled episodes, and the final success rates."""
+    with drawing(path, 3, 16.0, 4.2) as (figure, axes):
+        figure.suptitle(column)
+        for colour, row in enumerate(config.rows):
+            here = [one for one in results if one["row"] == row]
+            if not here:
+                continue
+            for plot, (key, label) in zip(axes, _AXES, strict=False):
+                grid, curves = _on_grid(here, key)
+                low, high = band(curves)
+                plot.plot(grid, curves.mean(axis=0), color=f"C{colour % 10}",
+                          marker="o" if len(grid) < 3 else None,
+                          linestyle="-" if colour < 10 else "--",
+                          label=f"{row} ({len(here)} seeds)")  # fmt: skip
+                plot.fill_between(grid, low, high, color=f"C{colour % 10}", alpha=0.15, linewidth=0)
+                plot.set(xlabel=label, ylabel="success rate, validation", ylim=(-0.02, 1.02))
+        finals = [one for one in compared if (one.column, one.suite) == (column, TRAINING)]
+        order = list(config.rows)
+        for place, one in enumerate(finals):
+            low, high = (one.rate.low, one.rate.high) if one.rate.seeds > 1 else one.wilson
+            axes[2].errorbar(
+                one.rate.mean, place, fmt="o", capsize=3, color=f"C{order.index(one.row) % 10}",
+                xerr=[[one.rate.mean - low], [high - one.rate.mean]],
+            )  # fmt: skip
+        axes[2].set_yticks(range(len(finals)), [one.row for one in finals])
+        axes[2].invert_yaxis()
+        axes[2].set(xlabel="success rate on held-out seeds, 95 %", xlim=(-0.02, 1.02))
+        for plot in axes:
+            plot.grid(alpha=0.3)
+        axes[0].legend(loc="lower right", fontsize="small")
+
+
+def _on_grid(results: Sequence[Json], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a grid [n] on the x axis, and the learning curve of each seed on it [s n]."""
+    x = [[float(point[key]) for point in one["curve"]] for one in results]
+    rates = [curve_of(one)[1] for one in results]
+    low, high = max(one[0] for one in x), min(one[-1] for one in x)
+    grid = np.linspace(low, max(low, high), 1 if high <= low else 60)
+    curves = [np.interp(grid, one, rate) for one, rate in zip(x, rates, strict=True)]
+    return grid, np.stack(curves)

@@ -1,0 +1,188 @@
+"""A whole study through the command line, in a world of a few lines."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from policies.studies import cell as one_cell
+from tests.command_lines import run
+from tests.policies.fake_world import ENV_ID, save_tiny_encoder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+STUDY = """# @package _global_
+rows:
+  blind: {settings: [encoder=none]}
+  toto: {settings: [encoder=ENCODER]}
+  mean: {settings: [encoder=ENCODER, encoder.pool=mean], seeds: [0]}
+columns:
+  reach:
+    settings:
+      - env.id=WORLD
+      - "env.options.cameras=[eye]"
+      - "~env.options.image_size"
+seeds: [0, 1, 2]
+settings: [experiment=tiny, demonstrations=3, evaluation_episodes=4]
+suite_episodes: 2
+videos: false
+baseline: blind
+"""
+
+
+def run_here(words, stdout, **_):
+    """Run a cell in this process: a new one would import torch for each."""
+    assert words[1:3] == ["-m", "policies.studies.cell"]
+    try:
+        one_cell.main(words[3:])
+    except SystemExit as stop:
+        stdout.write(f"{stop.code}\n")
+        stdout.flush()
+        return subprocess.CompletedProcess(words, 1)
+    return subprocess.CompletedProcess(words, 0)
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    monkeypatch.setattr("policies.study.subprocess.run", run_here)
+
+
+def words(encoder, out, *more):
+    """Write the study to a folder of the user's own, as `study/mine.yaml`."""
+    folder = out.with_name(f"{out.name}_configs")
+    (folder / "study").mkdir(parents=True, exist_ok=True)
+    text = STUDY.replace("ENCODER", str(encoder)).replace("WORLD", ENV_ID)
+    (folder / "study/mine.yaml").write_text(text)
+    return ["--config-dir", str(folder), "study=mine", f"out={out}", *more]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(encoder, tmp_path_factory):
+    """A finished study, to read from or to copy, and what the command printed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("policies.study.subprocess.run", run_here)
+        done = study(encoder, out)
+    assert done.code == 0, done.err
+    return out, done.out
+
+
+def study(encoder, out, *more):
+    return run("policies.study", words(encoder, out, *more))
+
+
+def test_help_works():
+    assert run("policies.study", "--help").code == 0
+
+
+def test_a_study(finished):
+    out, printed = finished
+    assert "3 rows x 1 columns, 7 cells; 7 to run here" in printed
+    assert "(minutes_per_cell)" in printed
+    assert printed.rstrip().endswith(f"report:  {out / 'report.html'}")
+    with (out / "cells.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert len(cells) == 7
+    # the two rows with one tokenizer share three stores, one per seed; blind rows have their own
+    assert len(list((out / "demonstrations").glob("*/store.json"))) == 6
+    compared = json.loads((out / "comparisons.json").read_text())
+    by_row = {one["row"]: one for one in compared}
+    assert by_row["blind"]["verdict"] == "the baseline"
+    assert by_row["mean"]["verdict"] == "one training seed: an observation, not a claim"
+    toto = by_row["toto"]
+    rates = {row: [float(c["rate"]) for c in cells if c["row"] == row] for row in ("toto", "blind")}
+    assert toto["episodes"] == 12
+    assert toto["rate_mean"] == pytest.approx(sum(rates["toto"]) / 3)
+    expected = sum(one - two for one, two in zip(rates["toto"], rates["blind"], strict=True)) / 3
+    assert toto["against_mean"] == pytest.approx(expected)
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    for row in ("blind", "toto", "mean"):
+        assert f"<td>{row}</td>" in page
+        assert f"| {row} | " in text
+    assert "data:image/png;base64," in page
+    assert "](figures/reach.png)" in text
+    assert (out / "figures/reach.png").is_file()
+
+
+def test_finished_cells_are_not_run_again(finished, encoder, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    again = study(encoder, out)
+    assert "0 to run here" in again.out
+    assert "mean of 7 cells" in again.out
+    assert (out / "comparisons.csv").read_bytes() == (finished[0] / "comparisons.csv").read_bytes()
+
+
+def test_a_stopped_study_continues_and_equals_another(finished, encoder, tmp_path):
+    for row in ("blind", "mean"):
+        shutil.copytree(finished[0] / f"cells/reach/{row}", tmp_path / f"out/cells/reach/{row}")
+    done = study(encoder, tmp_path / "out")
+    assert "3 to run here" in done.out
+    for name in ("comparisons.json", "comparisons.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_another_setting_does_not_touch_a_result(finished, encoder, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    settings = "settings=['experiment=tiny','demonstrations=4','evaluation_episodes=4']"
+    done = study(encoder, out, settings)
+    assert done.code != 0
+    assert "has a result of other settings" in done.err
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path, monkeypatch):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    shutil.rmtree(out / "cells/reach/toto/seed_1")
+    right = one_cell.train
+
+    def wrong(config, folder):
+        raise ValueError("the disk is full")
+
+    monkeypatch.setattr(one_cell, "train", wrong)
+    done = study(encoder, out)
+    assert done.code != 0
+    assert "the disk is full" in done.err
+    assert "1 of 1 cells failed" in done.err
+    assert "- reach/toto/seed_1" in (out / "report.md").read_text()
+    monkeypatch.setattr(one_cell, "train", right)
+    assert "1 to run here" in study(encoder, out).out
+    assert "Cells without a result" not in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["baseline=other"], "baseline must be one of blind, toto, mean"),
+        (["seeds=[0,0]"], "seeds must be different numbers"),
+        (["settings=['seed=3']"], "the study sets seed"),
+        (["settings=['demonstration=3']"], "demonstration"),
+        (["~columns.reach", "+columns.x={settings:['method=bc','env=none','data=x']}"],
+         "the study sets seed, data, out"),
+        (["+columns.reach.suites=[moon]"], "unknown suite 'moon'"),
+        (["+rows.B={settings:[]}"], "names are a to z"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(encoder, tmp_path, change, message):
+    done = study(encoder, tmp_path / "out", *change)
+    assert done.code != 0
+    assert message in done.err
+    assert not list((tmp_path / "out").glob("cells/*"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_page_opens_in_a_browser(finished, tmp_path):
+    page = (finished[0] / "report.html").as_uri()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    command = [CHROMIUM, *flags, "--dump-dom", page]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as opened:
+        dom = opened.communicate(timeout=120)[0].decode()
+    assert opened.returncode == 0
+    assert len(re.findall(r"<tr>", dom)) > 8
+    assert "Learning curves of reach" in dom
