@@ -3,6 +3,7 @@
     python -m toto_robot.doctor                                # this machine
     python -m toto_robot.doctor env=my_package:MyTask-v0       # and your own environment
     python -m toto_robot.doctor env=my_module:make             # or a function that makes it
+    python -m toto_robot.doctor isaacgym worker_python=PYTHON  # only Isaac Gym
 
 Each speed is printed beside a baseline from the same run. The baseline of the encoder is a matrix
 product on this machine. The baseline of an environment's rendering is the rendering of a single box
@@ -44,6 +45,8 @@ PACKAGES = {
     "av": "train",
 }
 ENCODER = "toto-nano"
+# Checks of one simulator only: modules of the package with the environments, by name.
+PARTS = {"isaacgym": "isaacgym_doctor"}
 SETTINGS = {
     "env": "environment to make, step and render: a Gymnasium id, with its package before a colon, "
     "or module:function",
@@ -68,6 +71,8 @@ def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
     if argv[:1] == [_MEASURE]:
         print(json.dumps(_measure(argv[1], float(argv[2]))), flush=True)
         os._exit(0)  # some drivers print a traceback at exit
+    if argv[:1] and argv[0] in PARTS:
+        return _examine_part(argv[0], argv[1:])
     settings = _parse(argv, {"env": env, "seconds": 2.0})
     env, seconds = settings["env"], settings["seconds"]
     print(f"examine this machine{f' and {env}' if env else ''}; this changes nothing", flush=True)
@@ -75,6 +80,15 @@ def main(argv: Sequence[str] | None = None, *, env: str | None = None) -> int:
     for line in remedies or ["nothing to do"]:
         _say("remedy", line)
     return 1 if remedies else 0
+
+
+def _examine_part(name: str, argv: Sequence[str]) -> int:
+    """Run the check of one simulator, in the package of the environments; return its status."""
+    for package in ("envs", "toto_robot_envs"):
+        module = f"{package}.{PARTS[name]}"
+        if importlib.util.find_spec(package) and importlib.util.find_spec(module):
+            return importlib.import_module(module).main(argv)
+    sys.exit(f"doctor {name}: needs the environments: a checkout, or the wheel toto-robot-envs")
 
 
 def examine(env: str | None = None, seconds: float = 2.0) -> list[str]:
