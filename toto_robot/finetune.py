@@ -30,7 +30,7 @@ from .models import CausalModel, ModelConfig, TotoConfig, model_flops
 from .models.adapters import Adaptation
 from .models.transformer import Attention
 from .probing.heads import LayerHeads
-from .recognition.cater import CaterVideos
+from .recognition.cater_videos import CaterVideos
 from .recognition.labelled_clips import (
     LabelledClips,
     LabelsConfig,

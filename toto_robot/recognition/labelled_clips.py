@@ -27,7 +27,7 @@ from ..probing.heads import HeadKind, LayerHeads
 from ..tokenizers import AnyTokenizer
 from ..training.finetuned_model import FineTunedModel
 from ..training.parallel import Ranks
-from .cater import CaterVideos, clip_numbers, random_numbers, read_cater_clips
+from .cater_videos import CaterVideos, clip_numbers, random_numbers, read_cater_clips
 from .labelled_videos import AnyVideos, LabelledVideos, check_classes, is_whole, report_problems
 from .scores import score_layers, write_scores
 from .views import (

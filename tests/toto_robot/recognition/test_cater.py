@@ -7,7 +7,8 @@ import pytest
 
 from tests.command_lines import run
 from toto_robot.data.video import write_video
-from toto_robot.recognition.cater import clip_numbers, grid_distance
+from toto_robot.recognition.cater import grid_distance
+from toto_robot.recognition.cater_videos import clip_numbers
 from toto_robot.recognition.scores import score_layers
 
 MODULE = "toto_robot.recognition.cater"
