@@ -117,13 +117,13 @@ def read_sta_annotations(path: Path) -> StaAnnotations:
             raise ValueError(f"{place}.{key}: {video} is not in info.video_metadata")
         where = f"{path}: info.video_metadata.{video}"
         width, height = (
-            int(_number(videos[video], name, where)) for name in ("frame_width", "frame_height")
+            _whole_number(videos[video], name, where, 1) for name in ("frame_width", "frame_height")
         )
         objects = _objects(_field(row, "objects", list, place), nouns, verbs, f"{place}.objects")
         images[uid] = StaImage(
             uid=uid,
             video=video,
-            frame=int(_number(row, "frame", place)),
+            frame=_whole_number(row, "frame", place, 0),
             size=(width, height),
             objects=objects,
         )
@@ -135,6 +135,8 @@ def read_sta_annotations(path: Path) -> StaAnnotations:
                 problems.append((box[0], f"{box[1]} is not inside the {width} x {height} of {uid}"))
     if not images:
         raise ValueError(f"{path}: annotations is empty")
+    if not any(len(image.objects) for image in images.values()):
+        raise ValueError(f"{path}: annotations has no image with an object")
     return StaAnnotations(
         images=tuple(images.values()), nouns=nouns, verbs=verbs, problems=tuple(problems)
     )
@@ -206,10 +208,13 @@ def _objects(
 
 
 def _categories(rows: list[Any], place: str) -> dict[int, str]:
-    return {
-        _field(row, "id", int, f"{place}[{i}]"): _field(row, "name", str, f"{place}[{i}]")
-        for i, row in enumerate(rows)
-    }
+    found: dict[int, str] = {}
+    for i, row in enumerate(rows):
+        number = _field(row, "id", int, f"{place}[{i}]")
+        if number in found:
+            raise ValueError(f"{place}[{i}].id: {number} is the id of another class")
+        found[number] = _field(row, "name", str, f"{place}[{i}]")
+    return found
 
 
 def _category(row: Any, key: str, known: Mapping[int, str], place: str) -> int:
@@ -221,9 +226,16 @@ def _category(row: Any, key: str, known: Mapping[int, str], place: str) -> int:
 
 def _number(row: Any, key: str, place: str) -> float:
     value = _field(row, key, (int, float), place)
-    if isinstance(value, bool) or not math.isfinite(value):
+    if not math.isfinite(value):
         raise ValueError(f"{place}.{key} is {value}, not a finite number")
     return float(value)
+
+
+def _whole_number(row: Any, key: str, place: str, least: int) -> int:
+    value = _number(row, key, place)
+    if value != int(value) or value < least:
+        raise ValueError(f"{place}.{key} is {value:g}, not a whole number of at least {least}")
+    return int(value)
 
 
 def _field(row: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any:
@@ -235,7 +247,7 @@ def _field(row: Any, key: str, kind: type | tuple[type, ...], place: str) -> Any
     name = f"{place} {key}" if place.endswith(":") else f"{place}.{key}"
     if key not in row:
         raise ValueError(f"{name} is missing")
-    if not isinstance(row[key], kinds):
+    if not isinstance(row[key], kinds) or isinstance(row[key], bool):
         raise ValueError(f"{name} is {json.dumps(row[key])[:60]}, not of type {names}")
     return row[key]
 

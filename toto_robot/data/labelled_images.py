@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .images import IMAGE_SUFFIXES
 from .walk import walk
 
-__all__ = ["LabelledImages", "list_images"]
+__all__ = ["LabelledImages", "files_digest", "list_images", "read_class_list"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -44,10 +44,8 @@ class LabelledImages:
 
     def digest(self) -> str:
         """Return a hash of the files' names and sizes, and of the labels."""
-        digest = hashlib.sha256(self.labels.tobytes())
-        for file in self.files:
-            digest.update(f"{file}\0{file.stat().st_size}\n".encode())
-        return digest.hexdigest()
+        labels = hashlib.sha256(self.labels.tobytes()).hexdigest()
+        return f"{files_digest(self.files)} {labels}"
 
 
 def list_images(
@@ -74,7 +72,11 @@ def list_images(
     test = next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
     parts = [data] if test is None else [data / "train", test]
     folders = [_subfolders(part) for part in parts]
-    names = sorted(folders[0]) if classes is None else _read_classes(classes)
+    if classes is None:
+        names = sorted(folders[0])
+    else:
+        words = [line.split()[0].rstrip(",") for line in read_class_list(classes)]
+        names = list(_checked(words, classes))
     files: list[Path] = []
     labels: list[int] = []
     counts = []
@@ -108,12 +110,28 @@ def _subfolders(folder: Path) -> list[str]:
     return names
 
 
-def _read_classes(path: Path) -> list[str]:
-    """Return the first word of each line of a list of classes."""
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Return the lines of a list of classes, without empty lines.
+
+    Raises:
+        ValueError: the file is not readable, is empty, or has a line twice; the message names it.
+    """
     try:
-        names = [line.split()[0].rstrip(",") for line in path.read_text().splitlines() if line]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"classes: {path} is not a readable text file ({error})") from error
+    return _checked([line.strip() for line in lines if line.strip()], path)
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """Return a hash of the names and sizes of files."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _checked(names: list[str], path: Path) -> tuple[str, ...]:
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"classes: {path} is empty or names a class twice")
-    return names
+    return tuple(names)

@@ -10,7 +10,6 @@ snitch is at the end. A cone may cover it. One probe is trained per layer on fro
 `python -m envs.cater_videos` renders videos in this layout.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d, one_hot
 from ..analyses.statistics import grouped_means, interval
 from ..cli import command
 from ..config import to_dict
+from ..data.labelled_images import files_digest
 from ..encoders.encoder import Encoder
 from ..encoders.vision import VisionConfig
 from ..probing.layer_features import LayerSource, cache_array, open_layers
@@ -250,10 +250,11 @@ def _examples(
     ranks: Ranks,
 ) -> Examples:
     """Return the clips of all videos."""
-    digest = hashlib.sha256()
-    for file in videos.files:
-        digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
-    facts = {"source": source.fingerprint, "videos": digest.hexdigest(), "clips": config.num_clips}
+    facts = {
+        "source": source.fingerprint,
+        "videos": files_digest(videos.files),
+        "clips": config.num_clips,
+    }
 
     def read(rows: range) -> NDArray[Any]:
         clips = [

@@ -114,7 +114,8 @@ def score_predictions(
         f"videos; {sum(map(len, predictions))} predictions, none in {empty} images",
         flush=True,
     )
-    _report(out, file, annotations)
+    use = "scored, as in the official evaluation"
+    report_boxes(out / "problems.csv", file, annotations, use)
     scores = {
         name: score_sta(
             truth,
@@ -168,19 +169,25 @@ def _write_nouns(out: Path, annotations: StaAnnotations, scores: StaScores) -> N
     write_csv(out / "nouns.csv", rows)
 
 
-def _report(out: Path, file: Path, annotations: StaAnnotations) -> None:
-    """Write the faults of the annotations to `problems.csv`, and print how many there are."""
+def report_boxes(path: Path, file: Path, annotations: StaAnnotations, use: str) -> None:
+    """Write the faults of annotated boxes to the table ``path``, and print how many there are.
+
+    Args:
+        path: the table; not written if there are no faults.
+        file: the file of the annotations.
+        annotations: the annotations.
+        use: what is done with these boxes, for the message.
+    """
     if annotations.problems:
         rows = [
             {"file": file, "field": field, "problem": fault}
             for field, fault in annotations.problems
         ]
-        write_csv(out / "problems.csv", rows)
+        write_csv(path, rows)
         field, fault = annotations.problems[0]
         print(
             f"{len(rows)} annotated boxes are empty or not inside the image, such as {file}: "
-            f"{field}: {fault}; all are in {out / 'problems.csv'}. They are scored, as in the "
-            "official evaluation",
+            f"{field}: {fault}; all are in {path}. They are {use}",
             flush=True,
         )
 

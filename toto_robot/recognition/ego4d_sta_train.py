@@ -37,13 +37,14 @@ from ..training.engine import EngineConfig, fit
 from ..training.optimizer import OptimizerConfig
 from ..training.parallel import join_ranks
 from ..training.phase import Phase, Rows
-from .ego4d_sta import score_predictions
+from .ego4d_sta import report_boxes, score_predictions
 from .sta_head import StaHead, StaModel
 from .sta_scores import StaScores
 
 __all__ = ["Ego4dStaTrainConfig", "ego4d_sta_train"]
 
 CLIPS = 4  # clips that are tokenised together
+SHAPE_TOLERANCE = 0.02  # of the ratio of width and height, for videos of another size
 MOST_LAYERS = 5  # layers that the head reads, as in the paper
 
 
@@ -119,6 +120,8 @@ def ego4d_sta_train(config: Ego4dStaTrainConfig, out: Path) -> dict[str, StaScor
                 f"{len(test.images)} images",
                 flush=True,
             )
+            use = "clipped to the image for the training"
+            report_boxes(out / "problems_train.csv", config.train, train, use)
         ranks.wait()
         tokens, test_tokens = (
             ranks.first_then_others(lambda one=one, name=name: run.tokens(one, name))
@@ -200,6 +203,7 @@ class _Run:
             with open_video(path) as video:
                 start = video.begin_s + numbers[0] * video.gap_s
                 for timed in video.frames(start):
+                    _check_shape(image, timed.frame.width, timed.frame.height)
                     number = round((timed.time_s - video.begin_s) / video.gap_s)
                     if number in numbers and number not in found:
                         found[number] = cv2.resize(
@@ -295,6 +299,15 @@ class _Run:
             }
             for i in range(len(objects))
         ]
+
+
+def _check_shape(image: StaImage, width: int, height: int) -> None:
+    """Raise unless the frames of a video have the shape that its boxes assume."""
+    if abs(image.size[0] * height / (image.size[1] * width) - 1) > SHAPE_TOLERANCE:
+        raise ValueError(
+            f"has frames of {width} x {height}, but info.video_metadata.{image.video} states "
+            f"{image.size[0]} x {image.size[1]}, so the boxes do not fit"
+        )
 
 
 main = command("ego4d_sta_train", Ego4dStaTrainConfig)(ego4d_sta_train)

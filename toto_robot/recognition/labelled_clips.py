@@ -5,7 +5,6 @@ crops of clips of a video), which the epochs use in turn. A test example has vie
 and times, whose class probabilities are averaged (see `views`).
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..checkpoint import build_module, load_weights, read_config, save_checkpoin
 from ..config import to_dict
 from ..data.divisions import Division, check_random_divisions, given_division, random_divisions
 from ..data.images import read_crops, read_square
-from ..data.labelled_images import LabelledImages, list_images
+from ..data.labelled_images import LabelledImages, files_digest, list_images
 from ..data.shuffle import key_of, permute
 from ..models import SequenceLayout
 from ..probing.heads import HeadKind, LayerHeads
@@ -205,9 +204,6 @@ class LabelledClips:
         is_random = path.stem.endswith("train") and self._labels.crops > 0
         read = self._random_reader(numbers, size) if is_random else self._reader(size)
         count = self._labels.crops if is_random else self._views.count
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
 
         def compress(clips: Clips) -> NDArray[np.uint16]:
             with torch.inference_mode():
@@ -215,7 +211,7 @@ class LabelledClips:
             return ids.cpu().numpy().astype(np.uint16).reshape(len(clips), -1)
 
         facts = {
-            "files": digest.hexdigest(),
+            "files": files_digest(files),
             "tokenizer": weights_hash(tokenizer),
             "size": size,
             "views": to_dict(self._views),

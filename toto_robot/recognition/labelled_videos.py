@@ -5,7 +5,6 @@ table      a CSV file with one row per video: its file, label, and optional grou
 folders    one subfolder of videos per class, or `train` and `val` with such subfolders
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.labelled_images import list_images
+from ..data.labelled_images import files_digest, list_images, read_class_list
 from ..data.sources import Kinetics, read_table
 from ..data.video import VIDEO_SUFFIXES
 from ..files import write_csv
@@ -78,10 +77,7 @@ class LabelledVideos:
 
     def digest(self) -> str:
         """Return a hash of the files' names and sizes."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        return files_digest(self.files)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +126,7 @@ class KineticsVideos:
                 Problem(file=name, field=f"youtube_id in {csv.name}", problem="no such video")
                 for name in listing.missing
             ]
-        given = None if self.classes is None else _read_classes(self.classes)
+        given = None if self.classes is None else read_class_list(self.classes)
         classes = given or _labels(row for row in rows if not row.is_test)
         return _listing(rows, classes, self.classes or self.train_csv, problems)
 
@@ -194,7 +190,7 @@ class TableVideos:
                 group = row[self.group] if self.group else name
                 rows.append(_Row(path, label, group, SPLITS[split], place))
         if self.classes is not None:
-            classes = _read_classes(self.classes)
+            classes = read_class_list(self.classes)
         else:
             classes, small = _large_classes(rows, self.min_videos, self.min_groups)
             text = f"class {{}} has fewer than {self.min_videos} videos or {self.min_groups} groups"
@@ -310,17 +306,6 @@ def _large_classes(
         if len(found) < min_videos or len(set(found)) < min_groups
     }
     return tuple(sorted(set(groups) - small)), small
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    """Return the lines of a list of classes."""
-    try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"classes: {path} is not a readable text file ({error})") from error
-    if len(set(names)) != len(names) or not names:
-        raise ValueError(f"classes: {path} is empty or names a class twice")
-    return tuple(names)
 
 
 def _listing(

@@ -1,7 +1,7 @@
 """Scores of classifiers at all layers: accuracy with intervals, and paired differences.
 
 Intervals are percentiles of a bootstrap over groups of examples (the clips of one video, or one
-image). All layers, and all results on the same examples, use the same resamples, so that their
+image), or over examples if all are of one group. All layers, and all results on the same examples, use the same resamples, so that their
 differences are paired.
 """
 
@@ -66,7 +66,7 @@ class LayerScores:
         classes of the top-1 accuracy within a class.
         """
         rows: list[dict[str, Any]] = [{"layer": layer} for layer in self.layers]
-        once = np.ones((1, len(np.unique(self.groups))))
+        once = np.ones((1, len(np.unique(_units(self.groups)))))
         for name, means, replicates in (
             ("top1", self.correct.mean(1), _replicates(self.correct, self.groups)),
             ("top5", self.correct_5.mean(1), _replicates(self.correct_5, self.groups)),
@@ -83,13 +83,13 @@ class LayerScores:
 
     def _drawn(self) -> NDArray[np.int64]:
         """Return how often each resample has each group [r g]: the draws of `grouped_means`."""
-        number = len(np.unique(self.groups))
+        number = len(np.unique(_units(self.groups)))
         shares = np.full(number, 1 / number)
         return np.random.default_rng(0).multinomial(number, shares, RESAMPLES)
 
     def _balanced(self, drawn: NDArray[Any]) -> NDArray[np.float64]:
         """Return the balanced accuracy [r l] of resamples, over the classes that they contain."""
-        index = np.unique(self.groups, return_inverse=True)[1]
+        index = np.unique(_units(self.groups), return_inverse=True)[1]
         total, classes = np.zeros((len(drawn), len(self.layers))), np.zeros((len(drawn), 1))
         for label in np.unique(self.labels):
             members = self.labels == label
@@ -227,4 +227,12 @@ def score_line(name: str, row: dict[str, Any]) -> str:
 def _replicates(values: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return bootstrap replicates [r l] of the means of values [l n]."""
     columns = values.T.astype(np.float64)
-    return grouped_means(columns, groups, RESAMPLES, np.random.default_rng(0))
+    return grouped_means(columns, _units(groups), RESAMPLES, np.random.default_rng(0))
+
+
+def _units(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what is resampled together: groups, or single examples if there is only one group.
+
+    Resamples of one group would all be equal, so that an interval would have no width.
+    """
+    return groups if len(groups) and (groups != groups[0]).any() else np.arange(len(groups))

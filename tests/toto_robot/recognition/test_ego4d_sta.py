@@ -98,6 +98,15 @@ def test_boxes_outside_the_image_are_reported_and_scored(tmp_path):
     assert "empty" in empty["problem"]
 
 
+def test_annotations_without_objects_are_named(tmp_path):
+    real = annotations()
+    for image in real["annotations"]:
+        image["objects"] = []
+    done = score(tmp_path, real, predictions())
+    assert done.code == 1
+    assert "real.json: annotations has no image with an object" in done.err
+
+
 DELETE = object()
 REAL_FAULTS = [
     (
@@ -123,13 +132,18 @@ REAL_FAULTS = [
         "annotations[1].video_id: c is not in info.video_metadata",
     ),
     (("annotations",), [], "annotations is empty"),
+    (("annotations", 0, "frame"), -3, "annotations[0].frame is -3, not a whole number of at"),
+    (("annotations", 0, "frame"), 2.5, "annotations[0].frame is 2.5, not a whole number of at"),
+    (("annotations", 1, "objects", 0, "verb_category_id"), True, "is true, not of type int"),
+    (("info", "video_metadata", "a", "frame_height"), 0, "frame_height is 0, not a whole number"),
+    (("noun_categories", 1, "id"), 4, "noun_categories[1].id: 4 is the id of another class"),
     (("info", "video_metadata", "a", "frame_width"), DELETE, "frame_width is missing"),
     (("noun_categories",), DELETE, "noun_categories is missing"),
 ]
 FOUND_FAULTS = [
     (("results", "a_0000090"), DELETE, "no list for 1 of 3 annotated images, such as a_0000090"),
     (("results", "a_0000090", 0, "score"), DELETE, "results.a_0000090[0].score is missing"),
-    (("results", "a_0000090", 0, "score"), True, "score is True, not a finite number"),
+    (("results", "a_0000090", 0, "score"), True, "score is true, not of type int or float"),
     (("results", "a_0000090", 0, "noun_category_id"), 99, "which is not one of the 2 classes"),
     (("results",), {key: [] for key in predictions()["results"]}, "no prediction for any"),
 ]

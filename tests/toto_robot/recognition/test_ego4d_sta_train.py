@@ -113,6 +113,23 @@ def test_a_missing_or_short_video_is_named(tiny, tmp_path):
     assert "frames must be at most 4" in done.err
 
 
+def test_boxes_that_do_not_fit_the_picture_are_named(tiny, tmp_path):
+    write_data(tmp_path, videos=2)
+    data = json.loads((tmp_path / "sta.json").read_text())
+    data["annotations"][0]["objects"][0]["box"] = [50, 30, 500, 60]
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    done = train(tiny, tmp_path, tmp_path / "out", f"steps=1 train={tmp_path}/train.json")
+    assert done.code == 0, done.err
+    assert "They are clipped to the image for the training" in done.out
+    table = (tmp_path / "out/problems_train.csv").read_text()
+    assert "train.json,annotations[0].objects[0].box" in table
+    data["info"]["video_metadata"]["v1"]["frame_width"] *= 2
+    (tmp_path / "train.json").write_text(json.dumps(data))
+    done = train(tiny, tmp_path, tmp_path / "no", f"steps=1 train={tmp_path}/train.json")
+    assert done.code == 1
+    assert "v1.mp4: has frames of 96 x 64, but info.video_metadata.v1 states 192 x 64" in done.err
+
+
 def test_each_object_has_points_and_the_smaller_one_comes_first():
     head = StaHead(1, 8, 8, width=8, nouns=2, verbs=2)
     boxes = torch.tensor([[[0.1, 0.1, 0.9, 0.9], [0.3, 0.3, 0.7, 0.7], [0.0, 0, 1, 1]]])

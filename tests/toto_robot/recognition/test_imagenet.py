@@ -1,6 +1,7 @@
 """`toto-robot imagenet`: the command as a user types it, and clear errors for damaged data."""
 
 import json
+import os
 import shutil
 
 import cv2
@@ -103,3 +104,42 @@ def test_a_class_too_small_to_divide_is_named(tmp_path):
     done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out encoder=none {TINY}")
     assert done.code == 1
     assert "class 'n01' has 1 examples, too few to train and to test" in done.err
+
+
+LISTS = [
+    (b"\xef\xbb\xbfn01 a\n   \n\nn02 b\nn03\n", None),  # a mark of the byte order, empty lines
+    (b"n01\nn02\n", "folders that are no class of"),
+    (b"n01\nn02\nn03\nn04\n", "no folder for 1 classes: ['n04']"),
+    (b"n01\nn02\nn03\nn03 again\n", "is empty or names a class twice"),
+    (b"  \n", "is empty or names a class twice"),
+    (b"\xff\n", "is not a readable text file"),
+]
+
+
+@pytest.mark.parametrize("command", ["imagenet", "finetune"])
+@pytest.mark.parametrize(("text", "message"), LISTS)
+def test_faults_of_a_list_of_classes_are_named(tmp_path, command, text, message):
+    write_images(tmp_path / "data", 4)
+    (tmp_path / "c.txt").write_bytes(text)
+    if command == "imagenet":
+        words = f"classes={tmp_path}/c.txt encoder=none probe.head=linear {TINY} splits=1"
+        done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out {words}")
+    else:
+        words = f"supervision=small labels.classes={tmp_path}/c.txt labels.crops=1 batch=1 part=1"
+        words += " steps=1 validation_rows=1 labels.layers=[0] labels.head=linear"
+        done = run(
+            "toto_robot.finetune",
+            f"data={tmp_path}/data out={tmp_path}/out {words} optimizer.warmup_steps=1",
+        )
+    assert "Traceback" not in done.err
+    assert done.code == (message is not None), done.err
+    assert (message or "") in done.err
+
+
+def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
+    write_images(tmp_path / "data", 4)
+    strange = os.fsdecode(os.fsencode(tmp_path / "data/n01") + b"/\xff.JPEG")
+    (tmp_path / "data/n01/0.JPEG").rename(strange)
+    words = f"encoder=none probe.head=linear {TINY} splits=1"
+    done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out {words}")
+    assert done.code == 0, done.err

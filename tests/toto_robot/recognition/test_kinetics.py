@@ -250,6 +250,19 @@ def test_balanced_accuracy_is_the_mean_recall_and_has_an_interval_over_groups():
         assert row["balanced_low"] < row["balanced"] < row["balanced_high"]
 
 
+def test_intervals_of_one_group_are_over_its_examples():
+    """Otherwise they would have no width, as for a test set of one laboratory."""
+    labels = np.arange(40) % 2
+    logits = np.zeros((1, 40, 2))
+    logits[0, np.arange(40), np.where(np.arange(40) < 28, labels, 1 - labels)] = 1
+    one, each = (
+        score_layers(logits, labels, groups, (0,)).rows()
+        for groups in (np.full(40, 3), np.arange(40))
+    )
+    assert one == each
+    assert one[0]["top1_low"] < one[0]["top1"] == 0.7 < one[0]["top1_high"]
+
+
 def test_damaged_missing_and_short_videos_are_reported_and_the_rest_is_used(tmp_path):
     write_table(tmp_path)
     (tmp_path / "0/h0.mp4").write_bytes(b"x" * 99)
