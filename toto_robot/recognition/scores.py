@@ -1,8 +1,8 @@
 """Scores of classifiers at all layers: accuracy with intervals, and paired differences.
 
 Intervals are percentiles of a bootstrap over groups of examples (the clips of one video, or one
-image), or over examples if all are of one group. All layers, and all results on the same examples, use the same resamples, so that their
-differences are paired.
+image), or over examples if all are of one group. All layers, and all results on the same examples,
+use the same resamples, so that their differences are paired.
 """
 
 from collections.abc import Sequence
