@@ -138,8 +138,8 @@ def test_faults_of_a_list_of_classes_are_named(tmp_path, command, text, message)
 
 def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
     write_images(tmp_path / "data", 4)
-    strange = os.fsdecode(os.fsencode(tmp_path / "data/n01") + b"/\xff.JPEG")
-    (tmp_path / "data/n01/0.JPEG").rename(strange)
+    renamed = os.fsdecode(os.fsencode(tmp_path / "data/n01") + b"/\xff.JPEG")
+    (tmp_path / "data/n01/0.JPEG").rename(renamed)
     words = f"encoder=none probe.head=linear {TINY} splits=1"
     done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out {words}")
     assert done.code == 0, done.err
