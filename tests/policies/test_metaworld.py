@@ -21,6 +21,7 @@ TINY = (
     "cloning.group=3 cloning.student.projection=8 cloning.student.hidden=[16] "
     "cloning.imitation.last_steps=60 cloning.time_limit=2 tasks=[reach-v3] device=cpu"
 )
+REAL = Path(os.environ.get("METAWORLD_PYTHON", "~/.cache/toto-robot/metaworld/bin/python"))
 SCENE = SceneConfig(
     cameras=("corner3", "gripperPOV"), image_size=32, shadows=True, samples=4, demonstrations=5,
     steps_after_success=1, max_steps=12,
@@ -169,3 +170,20 @@ def test_data_with_other_settings_and_rows_of_another_protocol_are_refused(tmp_p
     assert "demonstrations with other settings" in other.err
     assert "image_size: 32 != 16" in other.err
     assert "probes.stride: 2 != 3" in benchmark(tmp_path, "encoder=none probes.stride=3").err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.expanduser().exists(), reason="needs Meta-World: METAWORLD_PYTHON")
+def test_the_suite_itself(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH")
+    words = f"{TINY} scene.demonstrations=5 scene.max_steps=150 tasks=[push-v3] controls=[none]"
+    given = f"data={tmp_path}/data out={tmp_path}/out metaworld_python={REAL}"
+    done = run("policies.metaworld.__main__", f"{given} {words} encoder=pixels")
+    assert done.code == 0, done.err
+    found = results(tmp_path)
+    rows = {row["row"]: row for row in found["cloning"]}
+    assert rows["scripted expert"]["successes"] == 4
+    hand = {row["row"]: row["score"] for row in found["probes"] if row["target"] == "hand"}
+    assert hand["no vision"] > 0.99
+    scene = json.loads((tmp_path / "data" / "scene.json").read_text())
+    assert "metaworld 3.1.1" in scene["versions"]
