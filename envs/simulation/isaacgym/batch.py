@@ -227,7 +227,9 @@ class IsaacGymBatch:
         chosen = chosen_rows(rows, self.num_worlds)
         key = _view_name(view)
         if self._run["share_images"]:
-            return self._shared[key][0][chosen].clone()
+            from .worker.cuda_ipc import copy_rows  # needs torch
+
+            return copy_rows(self._shared[key][0], chosen)
         assert self._slots is not None
         return self._slots.arrays[f"image_{key}"][chosen]
 

@@ -53,6 +53,13 @@ def open_handle(handle: str, shape: Sequence[int], device: int = 0) -> tuple[Any
     return _tensor(address.value, shape, device), address.value
 
 
+def copy_rows(tensor: Any, rows: Sequence[int]) -> Any:
+    """Return a copy of some rows of a shared tensor, made before the other process writes again."""
+    copied = tensor[list(rows)].clone()
+    torch.cuda.synchronize(tensor.device)
+    return copied
+
+
 def close_handle(address: int, device: int = 0) -> None:
     """Detach a buffer that `open_handle` attached; its tensor must not be used afterwards."""
     cuda = _driver(device)
