@@ -68,6 +68,25 @@ def rotation_vector(rotation: Floats) -> Floats:
     return np.pi * axis / np.linalg.norm(axis)
 
 
+def rotation_vectors(rotations: Floats) -> Floats:
+    """Return the rotation vectors [n 3] of n rotation matrices [n 3 3].
+
+    The results are bit-identical to those of `rotation_vector`.
+    """
+    r = rotations
+    sines = 0.5 * np.stack(
+        [r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], axis=1
+    )
+    sizes = np.sqrt((sines[:, None, :] @ sines[:, :, None])[:, 0, 0])
+    cosines = 0.5 * (r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2] - 1.0)
+    safe = sizes > 1e-9
+    scales = np.divide(np.arctan2(sizes, cosines), sizes, where=safe, out=np.ones_like(sizes))
+    vectors = sines * scales[:, None]
+    for row in np.flatnonzero(~safe & (cosines <= 0)):  # half a turn
+        vectors[row] = rotation_vector(rotations[row])
+    return vectors
+
+
 def quaternion_of(rotation: Floats) -> Floats:
     """Return the quaternion [4], w first, of a rotation matrix [3 3]; w is never negative."""
     # Shepperd 1978: divide by the largest of the four elements, never by a small number.

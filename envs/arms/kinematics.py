@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..geometry import Floats, rotation_vector
+from ..geometry import Floats, rotation_vector, rotation_vectors
 from .arm import Arm, LinkFrame
 
 
@@ -69,33 +69,80 @@ def solve_ik(
         Joint positions [j] within the limits, rad; the position error that remains, m; the rotation
         error that remains, rad.
     """
-    T_base_tcp = np.asarray(T_base_tcp, dtype=np.float64)
-    rest = np.asarray(rest, dtype=np.float64)
+    target, first = (np.asarray(one, dtype=np.float64) for one in (T_base_tcp, start))
+    joints, error = _descend(
+        arm, target, first, rest, num_iterations, damping, rest_gain, rotation_weight
+    )
+    return joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+
+
+def solve_ik_many(
+    arm: Arm,
+    T_base_tcp: Floats,
+    start: Floats,
+    *,
+    rest: ArrayLike,
+    num_iterations: int = 30,
+    damping: float = 0.05,
+    rest_gain: float = 0.05,
+    rotation_weight: float = 0.3,
+) -> Floats:
+    """Return the joint positions [n j] of `solve_ik` for n target poses, bit-identically.
+
+    Args:
+        arm: the arm, with kinematics and limits.
+        T_base_tcp: [n 4 4] target poses.
+        start: [n j] initial positions of the j joints, rad.
+        rest: see `solve_ik`, as the other arguments.
+        num_iterations: number of Gauss-Newton steps.
+        damping: damping of each step, m.
+        rest_gain: fraction of the difference to `rest` that is corrected per step.
+        rotation_weight: weight of a rotation error, m/rad.
+    """
+    return _descend(
+        arm, T_base_tcp, start, rest, num_iterations, damping, rest_gain, rotation_weight
+    )[0]
+
+
+def _descend(
+    arm: Arm,
+    T_base_tcp: Floats,
+    start: Floats,
+    rest: ArrayLike,
+    num_iterations: int,
+    damping: float,
+    rest_gain: float,
+    rotation_weight: float,
+) -> tuple[Floats, Floats]:
+    """Return the joint positions [*b j] after all Gauss-Newton steps, and the errors [*b 6]."""
     lower, upper = np.array(arm.lower_rad), np.array(arm.upper_rad)
-    joints = np.clip(np.asarray(start, dtype=np.float64), lower, upper)
+    joints = np.clip(start, lower, upper)
     weights = np.array([1.0] * 3 + [rotation_weight] * 3)
-    identity = np.eye(len(joints))
+    identity = np.eye(joints.shape[-1])
     for iteration in range(num_iterations + 1):
         error, jacobian = _error_and_jacobian(arm, T_base_tcp, joints)
         if iteration == num_iterations:
             break
         weighted = weights[:, None] * jacobian
-        gram = weighted @ weighted.T + damping**2 * np.eye(6)
-        inverse = np.linalg.solve(gram, weighted).T  # damped pseudo-inverse, j 6
-        step = inverse @ (weights * error)
-        step += (identity - inverse @ weighted) @ (rest_gain * (rest - joints))
+        gram = weighted @ weighted.swapaxes(-1, -2) + damping**2 * np.eye(6)
+        inverse = np.linalg.solve(gram, weighted).swapaxes(-1, -2)  # damped pseudo-inverse, j 6
+        step = (inverse @ (weights * error)[..., None])[..., 0]
+        towards_rest = rest_gain * (np.asarray(rest, dtype=np.float64) - joints)
+        step += ((identity - inverse @ weighted) @ towards_rest[..., None])[..., 0]
         joints = np.clip(joints + step, lower, upper)
-    return joints, float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+    return joints, error
 
 
 def _error_and_jacobian(arm: Arm, T_base_tcp: Floats, joints: Floats) -> tuple[Floats, Floats]:
     frames = _chain(arm, joints)
-    hand = frames[-1]
-    point = hand[:3, 3] + hand[:3, :3] @ arm.tool_offset_m
-    axes = frames[:-1, :3, 2]  # j 3
-    jacobian = np.concatenate([_cross(axes, point - frames[:-1, :3, 3]), axes], axis=1).T
-    rotation = T_base_tcp[:3, :3] @ hand[:3, :3].T
-    error = np.concatenate([T_base_tcp[:3, 3] - point, rotation_vector(rotation)])
+    hand = frames[..., -1, :, :]
+    point = hand[..., :3, 3] + hand[..., :3, :3] @ arm.tool_offset_m
+    axes = frames[..., :-1, :3, 2]  # *b j 3
+    levers = point[..., None, :] - frames[..., :-1, :3, 3]
+    jacobian = np.concatenate([_cross(axes, levers), axes], axis=-1).swapaxes(-1, -2)
+    rotation = T_base_tcp[..., :3, :3] @ hand[..., :3, :3].swapaxes(-1, -2)
+    vector = rotation_vector(rotation) if joints.ndim == 1 else rotation_vectors(rotation)
+    error = np.concatenate([T_base_tcp[..., :3, 3] - point, vector], axis=-1)
     return error, jacobian
 
 
@@ -165,9 +212,9 @@ def _cross(left: Floats, right: Floats) -> Floats:
     # np.cross costs 30 us on arrays this small.
     return np.stack(
         [
-            left[:, 1] * right[:, 2] - left[:, 2] * right[:, 1],
-            left[:, 2] * right[:, 0] - left[:, 0] * right[:, 2],
-            left[:, 0] * right[:, 1] - left[:, 1] * right[:, 0],
+            left[..., 1] * right[..., 2] - left[..., 2] * right[..., 1],
+            left[..., 2] * right[..., 0] - left[..., 0] * right[..., 2],
+            left[..., 0] * right[..., 1] - left[..., 1] * right[..., 0],
         ],
-        axis=1,
+        axis=-1,
     )

@@ -1,10 +1,8 @@
 """The scripted expert of the Franka cabinet task: approach the handle, pinch it, and pull."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..geometry import Floats
 from .scripted import ScriptedExpert
@@ -54,14 +52,7 @@ class FrankaCabinetExpert(ScriptedExpert):
         """Create the expert of `toto/FrankaCabinet-v0`."""
         super().__init__(ENV_ID)
 
-    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [8]: 7 joint increments of the arm and the gripper command.
-
-        Raises:
-            ValueError: the observation has no `state`.
-        """
-        seen = self._split_state(observation)
-        targets = seen["arm_target"]
+    def _plan(self, seen: Mapping[str, Floats]) -> tuple[Floats, Floats]:
         handle = self._in_base(seen["handle_position"])
         tool = self._in_base(seen["tool_position"])
         goal, opening = self._goal(
@@ -71,8 +62,7 @@ class FrankaCabinetExpert(ScriptedExpert):
             float(seen["hand_position"][0]),
             float(seen["hand_command"][0]),
         )
-        change = self._towards(goal, targets)
-        return np.append(change, opening).astype(np.float32)
+        return goal, np.array([opening])
 
     def _goal(
         self,

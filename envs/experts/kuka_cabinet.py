@@ -4,10 +4,8 @@ The hand keeps the shape of a hook: the last phalanges of the fingers are bent a
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..geometry import Floats, rotate
 from .scripted import ScriptedExpert
@@ -64,14 +62,7 @@ class KukaCabinetExpert(ScriptedExpert):
         self._hook = 2 * (self._posture - lower) / (upper - lower) - 1
         self._bar_from_tool_m = _HOOKED_M - self._arm.tool_offset_m
 
-    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23]: 7 joint increments of the arm and 16 targets of the hand.
-
-        Raises:
-            ValueError: the observation has no `state`.
-        """
-        seen = self._split_state(observation)
-        targets = seen["arm_target"]
+    def _plan(self, seen: Mapping[str, Floats]) -> tuple[Floats, Floats]:
         handle = self._in_base(seen["handle_position"])
         hook = seen["tool_position"] + rotate(seen["tool_quaternion"], self._bar_from_tool_m)
         offset = self._in_base(hook) - handle
@@ -80,8 +71,7 @@ class KukaCabinetExpert(ScriptedExpert):
         goal[:3, :3] = _ROTATION
         goal[:3, 3] = handle + _way(offset, bent_rad, float(seen["opening"][0]))
         goal[:3, 3] -= _ROTATION @ self._bar_from_tool_m
-        change = self._towards(goal, targets)
-        return np.concatenate([change, self._hook]).astype(np.float32)
+        return goal, self._hook
 
 
 def _way(offset: Floats, bent_rad: float, drawer_m: float) -> Floats:

@@ -1,10 +1,8 @@
 """The scripted expert of the Kuka pick task: descend with the palm down, pinch, lift."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arms.kuka import OPEN_HAND, SQUEEZING_HAND
 from ..geometry import Floats, yaw_to_nearest_face
@@ -51,20 +49,11 @@ class KukaPickExpert(ScriptedExpert):
         self._open = self._command(OPEN_HAND)
         self._squeeze = self._command(SQUEEZING_HAND)
 
-    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the action [23]: 7 joint increments of the arm and 16 targets of the hand.
-
-        Raises:
-            ValueError: the observation has no `state`.
-        """
-        seen = self._split_state(observation)
-        targets = seen["arm_target"]
+    def _plan(self, seen: Mapping[str, Floats]) -> tuple[Floats, Floats]:
         cube = self._in_base(seen["cube_position"])
         tool = self._in_base(seen["tool_position"])
         goal, closed = self._goal(cube, tool, seen)
-        change = self._towards(goal, targets)
-        hand = self._open + closed * (self._squeeze - self._open)
-        return np.concatenate([change, hand]).astype(np.float32)
+        return goal, self._open + closed * (self._squeeze - self._open)
 
     def _goal(self, cube: Floats, tool: Floats, seen: Mapping[str, Floats]) -> tuple[Floats, float]:
         """Return the goal pose `T_base_tcp` [4 4] of the tool, and how far to close the hand.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arms.kinematics import solve_ik
+from ..arms.kinematics import solve_ik, solve_ik_many
 from ..catalogue import Variant, variant
 from ..geometry import Floats
 from ..simulation.scene import Scene
@@ -55,7 +55,7 @@ def split_state(
             "the expert needs observation['state']: make the environment with privileged=True"
         )
     state = np.asarray(observation["state"], dtype=np.float64)
-    return {name: state[part] for name, part in where.items()}
+    return {name: state[..., part] for name, part in where.items()}
 
 
 def base_transform(scene: Scene) -> Floats:
@@ -89,20 +89,41 @@ class ScriptedExpert:
     def reset(self) -> None:
         """Do nothing, because the expert has no memory."""
 
-    def _split_state(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
-        return split_state(observation, self._slices)
+    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the action [a] for one observation, or [n a] for a batch, bit-identically.
+
+        The first elements are the increments of the arm's joints, the others move the hand.
+
+        Raises:
+            ValueError: the observation has no `state`.
+        """
+        seen = split_state(observation, self._slices)
+        targets = seen["arm_target"]
+        if targets.ndim == 1:
+            goals, hands = self._plan(seen)
+            joints, _, _ = solve_ik(self._arm, goals, targets, rest=self._rest, num_iterations=10)
+        else:
+            rows = range(len(targets))
+            plans = [self._plan({name: part[row] for name, part in seen.items()}) for row in rows]
+            goals, hands = (np.stack(part) for part in zip(*plans, strict=True))
+            joints = solve_ik_many(self._arm, goals, targets, rest=self._rest, num_iterations=10)
+        change = _GAIN * (joints - targets) / self._variant.protocol.arm_increment_rad
+        largest = np.maximum(np.abs(change).max(axis=-1, keepdims=True), 1e-9)
+        change = change * np.minimum(1.0, _MAX_ACTION / largest)
+        return np.concatenate([change, hands], axis=-1).astype(np.float32)
+
+    def _plan(self, seen: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+        """Return where the arm should move, and the action elements of the hand.
+
+        Args:
+            seen: quantities of the privileged state, by name.
+
+        Returns:
+            The goal pose `T_base_tcp` [4 4] of the tool in the frame of the arm's base, towards
+            which the arm moves, and the action elements [h] of the hand.
+        """
+        raise NotImplementedError
 
     def _in_base(self, position: Floats) -> Floats:
         """Return a position [3], given in the world frame, in the frame of the arm's base."""
         return (self._base @ np.append(position, 1.0))[:3]
-
-    def _towards(self, goal: Floats, targets: Floats) -> Floats:
-        """Return the action elements [j] of the j arm joints that move the tool towards a pose.
-
-        Args:
-            goal: [4 4] goal pose of the tool in the frame of the arm's base.
-            targets: [j] stored joint targets, rad.
-        """
-        joints, _, _ = solve_ik(self._arm, goal, targets, rest=self._rest, num_iterations=10)
-        change = _GAIN * (joints - targets) / self._variant.protocol.arm_increment_rad
-        return change * min(1.0, _MAX_ACTION / max(float(np.abs(change).max()), 1e-9))

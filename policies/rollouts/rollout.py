@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.batch_manipulation import BatchManipulationEnv
+from envs.experts.scripted import ScriptedExpert
 from envs.interface import Interface
 from toto_robot.encoders.contract import Codes, compress_each
 from toto_robot.moved import moved_names
@@ -35,7 +36,7 @@ from ..demonstrations.episode import Episode
 from ..environment import AnyEnv, describe_env, interface_of, is_batched, make_batch, make_env
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
-from ..teacher_policy import choose_expert
+from ..teacher_policy import STATE, TeacherPolicy, choose_expert
 from ..vision import EpisodeEmbedder, VisionConfig
 from .group_envs import BatchEnvs, GroupEnvs, Observation, SeparateEnvs, StepResult
 from .job import PhaseClock, Rollout, RolloutJob
@@ -129,23 +130,20 @@ class _EpisodeState:
     ended: bool = False
 
     def choose(
-        self, student_action: NDArray[np.float32] | None, job: RolloutJob, clock: PhaseClock
+        self,
+        student_action: NDArray[np.float32] | None,
+        label: NDArray[np.float32] | None,
+        job: RolloutJob,
     ) -> NDArray[np.float32]:
         """Record and return the action [a] of the student or of the expert.
-
-        The expert computes an action only if it acts or if its action is recorded as the label.
 
         Args:
             student_action: [a] the action of the student, if the student acts; None: the expert
                 acts.
+            label: [a] the action of the expert; None: the expert is not needed.
             job: the group of the episode.
-            clock: measures the time of the expert.
         """
-        label = student_action
-        if self.expert is not None and (job.recorded or student_action is None):
-            with clock("expert"):
-                label = np.asarray(self.expert.act(self.observation), np.float32)
-            label = label.clip(-1.0, 1.0)  # the limits of all environments
+        label = student_action if label is None else label.clip(-1.0, 1.0)  # limits of all actions
         action = label if student_action is None else student_action
         assert action is not None
         assert label is not None
@@ -198,7 +196,6 @@ class RolloutWorker:
         self.encoder = spec.vision.build(torch.device(spec.device))
         self._envs = spec.make_envs()
         self.interface: Interface = interface_of(self._envs.example)
-        self._grow(1)
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
     def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
@@ -230,14 +227,18 @@ class RolloutWorker:
             if not acting:
                 break
             student_actions = self._student_actions(acting, student, clock)
-            actions = []
+            chosen: list[NDArray[np.float32] | None] = []
             for row, state in enumerate(acting):
                 draw = state.rng.random() < job.beta
                 by_expert = student is None or (
                     whole_episode[state.row] if job.mixing == "episode" else draw
                 )
-                chosen = None if by_expert else student_actions[row]
-                actions.append(state.choose(chosen, job, clock))
+                chosen.append(None if by_expert else student_actions[row])
+            labels = self._labels(acting, [job.recorded or one is None for one in chosen], clock)
+            actions = [
+                state.choose(one, label, job)
+                for state, one, label in zip(acting, chosen, labels, strict=True)
+            ]
             with clock("environment and rendering"):
                 results = self._envs.step([state.row for state in acting], actions)
             for state, result in zip(acting, results, strict=True):
@@ -254,7 +255,7 @@ class RolloutWorker:
         return [
             _EpisodeState(
                 row=index,
-                expert=self._experts[index] if privileged else None,
+                expert=self._experts[index % len(self._experts)] if privileged else None,
                 seed=seed,
                 rng=np.random.default_rng(mixing_seed),
             )
@@ -269,7 +270,7 @@ class RolloutWorker:
 
     def _grow(self, size: int) -> None:
         self._envs.prepare(size)
-        while self._spec.privileged and len(self._experts) < size:
+        while self._spec.privileged and len(self._experts) < size and not self._shares_expert:
             self._experts.append(self._spec.make_expert(self._envs.example))
 
     def _student(self, folder: Path) -> StudentPolicy:
@@ -309,6 +310,33 @@ class RolloutWorker:
         for row, state in enumerate(states):
             state.tokens.append(tokens[row])
             state.features.append(features[row])
+
+    @property
+    def _shares_expert(self) -> bool:
+        """Whether one expert, which accepts batches, acts for all worlds of a simulator."""
+        accepts = bool(self._experts) and isinstance(
+            self._experts[0], ScriptedExpert | TeacherPolicy
+        )
+        return accepts and is_batched(self._spec.env)
+
+    def _labels(
+        self, states: Sequence[_EpisodeState], needed: Sequence[bool], clock: PhaseClock
+    ) -> list[NDArray[np.float32] | None]:
+        """Return the actions of the experts, not clipped; None where no label is needed."""
+        labels: list[NDArray[np.float32] | None] = [None] * len(states)
+        rows = [row for row, state in enumerate(states) if needed[row] and state.expert is not None]
+        if rows and self._shares_expert:
+            with clock("expert"):
+                state = np.stack([states[row].observation[STATE] for row in rows])
+                for row, action in zip(rows, self._experts[0].act({STATE: state}), strict=True):
+                    labels[row] = action
+            return labels
+        for row in rows:
+            expert = states[row].expert
+            assert expert is not None
+            with clock("expert"):
+                labels[row] = np.asarray(expert.act(states[row].observation), np.float32)
+        return labels
 
     def _student_actions(
         self, states: Sequence[_EpisodeState], student: StudentPolicy | None, clock: PhaseClock

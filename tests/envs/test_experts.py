@@ -81,6 +81,22 @@ def test_expert_has_no_memory(env):
     np.testing.assert_array_equal(one.act(last), other.act({"state": last["state"]}))
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_action_for_one_observation_is_its_row_of_a_batch(name):
+    env, expert = make(env_id=name, cameras=(), privileged=True), EXPERTS[name]()
+    observation, _ = env.reset(seed=7)
+    states, actions = [], []
+    for _ in range(30):
+        states.append(observation["state"])
+        actions.append(expert.act(observation))
+        observation, *_ = env.step(actions[-1])
+    for rows in (slice(0, 1), slice(3, 10), slice(None)):
+        batch = expert.act({"state": np.stack(states[rows])})
+        assert batch.dtype == np.float32
+        np.testing.assert_array_equal(batch, np.stack(actions[rows]))
+    assert len(np.unique(actions, axis=0)) > 20
+
+
 def test_expert_holds_still_at_the_goal(env):
     expert = FrankaPickExpert()
     observation, _ = env.reset(seed=2)

@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.environment import EnvConfig
+from policies.environment import EnvConfig, make_batch
+from policies.evaluate import EvaluateConfig, evaluate
 from policies.learning.training_episodes import make_environments
 from policies.rollouts.job import RolloutJob
 from policies.rollouts.pool import RolloutConfig, RolloutPool
 from policies.rollouts.rollout import RolloutSpec, RolloutWorker
 from policies.student import StudentConfig, StudentMetadata, StudentPolicy
 from policies.vision import NoVision, encoder_id
+from tests.policies import fake_world
 from tests.policies.demonstrations.episodes import same
 from tests.policies.fake_world import save_tiny_encoder, toto
+from toto_robot.cli import compose
+from toto_robot.config import from_dict
 
 ENV = EnvConfig(
     id="envs:toto/FrankaPick-v0",
@@ -134,15 +138,16 @@ SHORT = ("video_episodes=0", "env=franka_pick", "+env.options.num_steps=12")
 
 
 def test_evaluation_counts_the_same_with_a_backend(tmp_path):
-    found = []
-    for index, how in enumerate(
-        (["rollout.num_workers=0"], ["env.backend=mujoco", "env.num_envs=2"])
-    ):
-        out = tmp_path / str(index)
-        overrides = ("policy=expert", "episodes=3", *SHORT, *how, f"out={out}")
-        done = command("evaluate", *overrides)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads((out / "evaluation.json").read_text())["seeds"])
+    overrides = ("policy=expert", "episodes=3", *SHORT)
+    batched = ("env.backend=mujoco", "env.num_envs=2", f"out={tmp_path / 'batched'}")
+    done = command("evaluate", *overrides, *batched)
+    assert done.returncode == 0, done.stderr
+    data, _ = compose("evaluate", [*overrides, "rollout.num_workers=0"])
+    evaluate(from_dict(EvaluateConfig, data), tmp_path / "separate")
+    found = [
+        json.loads((tmp_path / name / "evaluation.json").read_text())["seeds"]
+        for name in ("batched", "separate")
+    ]
     assert len(found[0]) == 3
     assert found[0] == found[1]
 
@@ -171,10 +176,14 @@ def test_training_collects_and_validates_with_a_backend(tmp_path):
         (["env.backend=mujoco", "env.num_envs=0"], "env.num_envs must be at least 1, got 0"),
     ],
 )
-def test_wrong_setting_is_one_line_that_says_what_is_valid(tmp_path, overrides, message):
-    out = tmp_path / "out"
-    done = command("evaluate", "policy=expert", "episodes=1", *SHORT, *overrides, f"out={out}")
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (out / "evaluation.json").exists()
+def test_wrong_setting_is_an_error_that_says_what_is_valid(tmp_path, overrides, message):
+    data, _ = compose("evaluate", ["policy=expert", "episodes=1", *SHORT, *overrides])
+    with pytest.raises(ValueError, match=message):
+        evaluate(from_dict(EvaluateConfig, data), tmp_path / "out")
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_backend_needs_an_environment_of_this_project():
+    env = replace(fake_world.ENV, backend="mujoco")
+    with pytest.raises(ValueError, match="mujoco needs an environment of this project"):
+        make_batch(env, 2, with_images=False, privileged=True)

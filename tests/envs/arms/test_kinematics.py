@@ -5,9 +5,15 @@ from hypothesis import strategies as st
 
 from envs.arms.franka import FRANKA_PANDA as ARM
 from envs.arms.franka import FRANKA_PANDA_PIXMC
-from envs.arms.kinematics import forward_kinematics, joint_frames, solve_ik, tool_pose
+from envs.arms.kinematics import (
+    forward_kinematics,
+    joint_frames,
+    solve_ik,
+    solve_ik_many,
+    tool_pose,
+)
 from envs.catalogue import variant
-from envs.geometry import rotation_vector
+from envs.geometry import rotation_matrix, rotation_vector, rotation_vectors
 from envs.simulation.mujoco_backend import MujocoSimulator
 from envs.simulation.scene import Appearance, Start
 
@@ -142,3 +148,22 @@ def test_frames_of_many_poses_are_those_of_each() -> None:
 def test_the_wrong_number_of_joints_is_named() -> None:
     with pytest.raises(ValueError, match="7 joints"):
         forward_kinematics(ARM, np.zeros(6))
+
+
+def test_inverses_of_many_poses_are_those_of_each():
+    rng = np.random.default_rng(0)
+    lower, upper = np.array(ARM.lower_rad), np.array(ARM.upper_rad)
+    starts = rng.uniform(lower, upper, (40, 7))
+    poses = np.stack([tool_pose(ARM, joints) for joints in rng.uniform(lower, upper, (40, 7))])
+    how = {"rest": (lower + upper) / 2, "num_iterations": 8}
+    many = solve_ik_many(ARM, poses, starts, **how)
+    each = [solve_ik(ARM, pose, start, **how)[0] for pose, start in zip(poses, starts, strict=True)]
+    np.testing.assert_array_equal(many, np.stack(each))
+
+
+def test_vectors_of_many_rotations_are_those_of_each():
+    special = [[0, 0, 0], [1e-11, 0, 0], [np.pi, 0, 0], [0, -np.pi, 0], [2.0, 1.0, 0.5]]
+    vectors = [*special, *np.random.default_rng(0).normal(size=(50, 3))]
+    rotations = np.stack([rotation_matrix(np.array(vector, dtype=float)) for vector in vectors])
+    each = np.stack([rotation_vector(rotation) for rotation in rotations])
+    np.testing.assert_array_equal(rotation_vectors(rotations), each)
