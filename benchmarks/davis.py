@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.timing import cpu_clock
 from toto_robot import load_encoder
+from toto_robot.doctor import processor
 from toto_robot.recognition.label_propagation import LabelMemory, PropagationConfig
 from toto_robot.recognition.patch_features import open_patches
 
@@ -35,6 +36,7 @@ def main() -> None:
     """Print times and ratios; exit with 1 if the propagation is too slow, or masks differ."""
     clock, failed = cpu_clock(), False
     sizes = [int(word) for word in sys.argv[1:]] or SIZES
+    print(f"{MEMORY_FRAMES} frames and the first one in memory, {processor()}")
     print(f"{'patches':<10}{'first frame':<14}{'all pairs s':>12}{'here s':>8}{'ratio':>7}  masks")
     for size in sizes:
         source = open_patches(load_encoder("toto-nano"), size, None)
