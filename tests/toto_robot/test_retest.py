@@ -95,7 +95,7 @@ def test_encoders_are_trained_and_compared(tmp_path):
     sizes = [row["parameters"] for row in found["rows"]]
     assert max(sizes) < 1.1 * min(sizes)
     assert len({row["tokens"] for row in found["rows"]}) == 1
-    assert len(found["statements"]) == 4
+    assert len(found["statements"]) == 6
     assert all(len(one["by_seed"]) == 2 for one in found["statements"])
     # the better learning rate of the first seed is used for all
     runs = tmp_path / "out/runs"

@@ -66,6 +66,7 @@ class Scale:
         part: sequences in a forward pass.
         tokenizer_steps: steps of the training of a tokenizer.
         epochs: epochs of the probes.
+        probe_lr: learning rate of the probes.
         splits: divisions into training and test images, for the claims that train no encoder.
         test_share: share of the images that are tested.
         cache_gb: largest size of the cached features of the probes, GB.
@@ -95,6 +96,7 @@ class Scale:
     part: int
     tokenizer_steps: int
     epochs: int
+    probe_lr: float
     splits: int
     test_share: float
     cache_gb: float
