@@ -61,6 +61,7 @@ class Scale:
         mamba_layers: number of blocks of a Mamba with as many parameters.
         steps: steps of a training.
         fewer_steps: steps of a training that continues another one.
+        short_steps: steps of a training with as much compute as both of these together.
         warmup_steps: steps in which the learning rate rises.
         batch: sequences in a step.
         part: sequences in a forward pass.
@@ -91,6 +92,7 @@ class Scale:
     mamba_layers: int
     steps: int
     fewer_steps: int
+    short_steps: int
     warmup_steps: int
     batch: int
     part: int
