@@ -180,7 +180,7 @@ def test_pairs_are_compared_at_the_best_layer_of_each(tmp_path):
             write_probe(folder, rng.random((2, 300)) < np.array(rates)[:, None])
     arms = tuple(Arm(name=name, probe=name, trained=None, paper=None) for name in folders)
     pairs = (Pair(above="high", below="low", loss=False, compute_at_most=None),)
-    runs = Folders(folders, splits=1)
+    runs = Folders(folders, splits=1, data=tmp_path)
     finding = Comparison(arms=arms, pairs=pairs).evaluate(runs)
     assert finding.verdict == "confirmed"
     assert [row["layer"] for row in finding.rows] == ["1 of 1", "0 of 1"]
@@ -208,7 +208,7 @@ def test_the_best_layer_is_in_the_middle_or_not(tmp_path, best, verdict):
     write_probe(tmp_path / "run", np.random.default_rng(1).random((5, 900)) < rates)
     arm = Arm(name="encoder", probe="run", trained=None, paper=50.0)
     rule = MiddleLayer(arms=(arm,), controls=(), low=0.35, high=0.65)
-    finding = rule.evaluate(Folders({"run": [tmp_path / "run"]}, splits=3))
+    finding = rule.evaluate(Folders({"run": [tmp_path / "run"]}, splits=3, data=tmp_path))
     assert finding.verdict == verdict
     assert len(finding.statements[0].bound.by_seed) == 3
 

@@ -145,7 +145,7 @@ def read_probe(runs: Runs, name: str) -> tuple[list[int], list[dict[str, NDArray
         with np.load(folder / "correct.npz") as stored:
             layers = stored["layers"].tolist()
             whole = {key: stored[key] for key in ("correct", "labels", "groups")}
-        number = config.splits if len(whole["labels"]) % config.splits == 0 else 1
+        number = 1 if (config.data / "train").is_dir() else config.splits  # of divisions
         columns = np.split(np.arange(len(whole["labels"])), number)
         parts += [{key: one[..., mine] for key, one in whole.items()} for mine in columns]
     return layers, parts
