@@ -122,7 +122,8 @@ class MujocoWarpBatch:
                 _record(function)
                 for function in (self._run_step, self._run_forward, self._run_kinematics)
             )
-            self._renderers = WarpRenderers(self._host.model, self._model, self._data)
+            self._renderers = WarpRenderers(model, self._model, self._data, self._wait)
+        self._wait()
         self._joints = {model.joint(i).name: i for i in range(model.njnt)}
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
         self._actuators = torch.tensor(
@@ -244,7 +245,6 @@ class MujocoWarpBatch:
         self._launch(self._poses)
         with warp.ScopedDevice(self._warp_device):
             images = self._renderers.render(camera, height, width, quality or Quality())
-        self._wait()
         return images if rows is None else images[chosen]
 
     def save(self) -> Floats:

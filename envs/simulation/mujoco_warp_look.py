@@ -9,6 +9,7 @@ headlight for all worlds, so each camera gets a light of its own instead; only t
 that renders is on. The ambient light of the headlight becomes that of the key light.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import mujoco_warp
@@ -72,9 +73,19 @@ def adapt_look(model: mujoco.MjModel) -> None:
 class WarpRenderers:
     """The renderers of all worlds, by camera, image size and quality."""
 
-    def __init__(self, model: mujoco.MjModel, warp_model: Any, data: Any) -> None:
-        """Store the models; `model` is the compiled MuJoCo model of `warp_model`."""
+    def __init__(
+        self, model: mujoco.MjModel, warp_model: Any, data: Any, wait: Callable[[], None]
+    ) -> None:
+        """Store the models.
+
+        Args:
+            model: the compiled MuJoCo model.
+            warp_model: the same model on the device.
+            data: the state of the worlds on the device.
+            wait: a function that waits until the device has finished.
+        """
         self._model, self._warp_model, self._data = model, warp_model, data
+        self._wait = wait
         self._active = warp.to_torch(warp_model.light_active)
         self._contexts: dict[tuple[str, int, int, bool], Any] = {}
         self._cameras = [model.camera(index).name for index in range(model.ncam)]
@@ -105,8 +116,10 @@ class WarpRenderers:
         for index in range(self._model.nlight):
             name = self._model.light(index).name
             self._active[:, index] = name in ("key", f"{_PREFIX}{camera}")
+        self._wait()
         mujoco_warp.refit_bvh(self._warp_model, self._data, context)
         mujoco_warp.render(self._warp_model, self._data, context)
+        self._wait()
         # One pixel is a 32-bit number: blue, green, red and alpha, from the lowest byte.
         pixels = warp.array(
             ptr=context.rgb_data.ptr,
