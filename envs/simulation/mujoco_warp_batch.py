@@ -24,7 +24,13 @@ from ..geometry import Floats
 from .batch import Rows, chosen_rows
 from .mujoco_backend import MujocoSimulator
 from .mujoco_model import build_spec, mujoco
-from .mujoco_warp_look import LOOK_FIELDS, WarpRenderers, adapt_look, match_opengl
+from .mujoco_warp_look import (
+    LOOK_FIELDS,
+    WarpRenderers,
+    adapt_look,
+    match_opengl,
+    textured_materials,
+)
 from .scene import Appearance, Quality, Scene, Start, require_known
 
 # Fields of the model that a reset or `displace` changes, so that each world has its own values.
@@ -338,6 +344,7 @@ class _HostWorld(MujocoSimulator):
         spec = build_spec(scene, arm, meshes=self._meshes)
         match_opengl(spec)
         self._use(spec.compile(), scene, arm)
+        self._textured = textured_materials(self._model, scene)
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -347,7 +354,7 @@ class _HostWorld(MujocoSimulator):
     def reset(self, start: Start, appearance: Appearance) -> None:
         """Reset the world to a start, and set the lights of the cameras."""
         super().reset(start, appearance)
-        adapt_look(self._model)
+        adapt_look(self._model, *self._textured)
 
     def values(self, names: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Return copies of these fields of the state or of the model."""

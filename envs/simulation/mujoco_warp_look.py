@@ -18,8 +18,9 @@ import torch
 import warp
 from torch import Tensor
 
+from ..geometry import Floats
 from .mujoco_model import mujoco
-from .scene import Quality, require_known
+from .scene import Quality, Scene, require_known
 
 # Fields of the model that an appearance changes, so that each world has its own values.
 LOOK_FIELDS = (
@@ -38,6 +39,8 @@ _PREFIX = "headlight/"
 # MuJoCo Warp rounds the values of pixels down, OpenGL rounds them to the nearest number. So colours
 # are half a level brighter here, for a surface in light of about 0.9.
 _ROUNDING = 0.5 / 255 / 0.9
+_TOP, _FRONT = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)
+_HEAD_ON = 0.7  # mean cosine of the angle at which the headlight meets these surfaces
 
 
 def match_opengl(spec: mujoco.MjSpec) -> None:
@@ -53,14 +56,36 @@ def match_opengl(spec: mujoco.MjSpec) -> None:
         light.ambient = [0.0, 0.0, 0.0]
 
 
-def adapt_look(model: mujoco.MjModel) -> None:
+def textured_materials(model: mujoco.MjModel, scene: Scene) -> tuple[list[int], Floats]:
+    """Return the materials [m] with a texture, and the normals [m 3] of the surfaces to see.
+
+    The surface of a box that cameras see most is its top, and that of a fixture is its front.
+    """
+    upright = {name for fixture in scene.fixtures for name in fixture.paints}
+    textured = [index for index in range(model.nmat) if model.mat_texid[index].max() >= 0]
+    paints = [model.material(index).name.split("/")[0] for index in textured]
+    return textured, np.array([_FRONT if paint in upright else _TOP for paint in paints])
+
+
+def adapt_look(model: mujoco.MjModel, textured: list[int], normals: Floats) -> None:
     """Adapt colours and lights after an appearance was applied.
 
-    The pose and the strength of the headlight of each camera are copied to the camera's light.
+    OpenGL limits the lit colour of a surface to 1 before it multiplies the colour by the texture.
+    Here, the limit comes after the multiplication. So the colours of materials with a texture are
+    reduced where the light is too bright. The pose and the strength of the headlight of each camera
+    are copied to the camera's light.
+
+    Args:
+        model: the model.
+        textured: the materials [m] with a texture.
+        normals: [m 3] the normals of their surfaces.
     """
+    head, key = model.vis.headlight, model.light("key")
+    lit = np.maximum(normals @ -key.dir, 0.0)[:, None] * key.diffuse
+    strength = np.maximum(head.ambient + _HEAD_ON * head.diffuse + lit, 1e-6)
+    model.mat_rgba[textured, :3] = np.minimum(model.mat_rgba[textured, :3], 1 / strength)
     model.mat_rgba[:, :3] += _ROUNDING
-    head = model.vis.headlight
-    model.light("key").ambient[:] = head.ambient
+    key.ambient[:] = head.ambient
     for index in range(model.ncam):
         light = model.light(f"{_PREFIX}{model.camera(index).name}")
         matrix = np.zeros(9)
