@@ -8,9 +8,10 @@ two cameras, and with an encoder that embeds these images on the same device. Th
 for the backend `mujoco`, on all cores, with the smallest number of worlds. Actions are random, and
 no world is reset during a measurement. The time of a reset of all worlds is a column of its own.
 
-All rates are sums over the worlds, per second of wall time. Each result is written at once. If the
-command runs again, it measures only what is missing. It starts no measurement after `--limit`
-seconds.
+All rates are sums over the worlds, per second of wall time. `cpu ms` is the CPU time of this
+process per world and control step, which other programs hardly change. Each result is written at
+once. If the command runs again, it measures only what is missing. It starts no measurement after
+`--limit` seconds.
 """
 
 import argparse
@@ -105,8 +106,8 @@ def measure(
         envs.reset(seed=0)
         step()
         start_s = time.perf_counter() - began
-        reset_s, _ = _time(lambda: _reset(envs, device), 0.0)
-        step_s, num_steps = _time(step, given.seconds)
+        reset_s, _, _ = _time(lambda: _reset(envs, device), 0.0)
+        step_s, cpu_s, num_steps = _time(step, given.seconds)
     finally:
         envs.close()
     images = 0 if kind == KINDS[0] else len(CAMERAS) * count
@@ -118,13 +119,21 @@ def measure(
         "control_steps_per_s": count / step_s,
         "physics_steps_per_s": count / step_s * _physics_steps(envs),
         "images_per_s": images / step_s,
+        "cpu_ms": cpu_s / count * 1e3,
         "gpu_memory_gb": _gpu_memory_gb(device),
     }
 
 
 def table(found: dict[str, Any]) -> str:
     """Return the results as a Markdown table."""
-    columns = ("start_s", "reset_s", "control_steps_per_s", "physics_steps_per_s", "images_per_s")
+    columns = (
+        "start_s",
+        "reset_s",
+        "control_steps_per_s",
+        "physics_steps_per_s",
+        "images_per_s",
+        "cpu_ms",
+    )
     lines = [f"| {found['machine']} | {' | '.join(columns)} |".replace("_", " ")]
     lines.append("|---|" + "---|" * len(columns))
     for name, values in found.items():
@@ -145,13 +154,17 @@ def _reset(envs: BatchManipulationEnv, device: str) -> None:
     _finish(device)
 
 
-def _time(call: Callable[[], None], seconds: float) -> tuple[float, int]:
-    """Return the mean time of a call, s, over at least `seconds` and one call; and their number."""
-    began, count = time.perf_counter(), 0
+def _time(call: Callable[[], None], seconds: float) -> tuple[float, float, int]:
+    """Return the mean wall time and CPU time of a call, s, and the number of calls.
+
+    There is at least one call, and the calls take at least `seconds`.
+    """
+    began, cpu_began, count = time.perf_counter(), time.process_time(), 0
     while not count or time.perf_counter() - began < seconds:
         call()
         count += 1
-    return (time.perf_counter() - began) / count, count
+    cpu_s = time.process_time() - cpu_began
+    return (time.perf_counter() - began) / count, cpu_s / count, count
 
 
 def _finish(device: str) -> None:

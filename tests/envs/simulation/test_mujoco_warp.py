@@ -5,11 +5,13 @@ minutes, so these tests are slow; Warp keeps the kernels in its cache.
 """
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import worlds
 from envs.backend_check import compare_images, structural_similarity
 from envs.catalogue import variant
 from envs.experts import EXPERTS
@@ -252,3 +254,14 @@ def test_samples_are_averaged(fresh):
     coarse = engine.render("front", 64, 64, Quality(samples=4)).float()
     averaged = fine.reshape(NUM_WORLDS, 64, 2, 64, 2, 3).mean(dim=(2, 4))
     assert (coarse - averaged).abs().max() <= 0.5
+
+
+def test_benchmark_measures_every_case_once(tmp_path, capsys):
+    arguments = ["--device", "cpu", "--worlds", "2", "--seconds", "0", "--image-size", "32"]
+    worlds.main([*arguments, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "worlds.json").read_text())
+    assert len(found) == 1 + 2 * len(worlds.KINDS)
+    assert not [values for values in found.values() if "error" in values]
+    assert "2 worlds, images and embeddings" in capsys.readouterr().out
+    worlds.main([*arguments, "--out", str(tmp_path)])
+    assert "measuring" not in capsys.readouterr().out
