@@ -11,6 +11,12 @@ time, and the ratio is to AsyncVectorEnv with the same number of environments. C
 time of this process and its children per environment step; other programs hardly change it.
 Start-up time and memory are measured in a new process for each kind; memory per world is the
 difference between 2 and 34 worlds, divided by 32. Values are medians over the rounds.
+
+The last table compares ways to run the physics of 16 worlds on all cores, CPU ms per control step:
+
+    batch            `MujocoBatch.follow`, then the poses of cube and hand, which rewards need
+    mujoco.rollout   `mujoco.rollout.Rollout`, the physics only
+    mujoco.batch     `mujoco.batch.Batch.rollout`, the physics only
 """
 
 import os
@@ -22,7 +28,9 @@ from subprocess import check_output
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-from envs.catalogue import make_vec
+from envs.catalogue import make_vec, variant
+from envs.simulation.mujoco_batch import MujocoBatch
+from envs.simulation.scene import Appearance
 from envs.vector import WorkerVectorEnv
 
 from .vector_env import CAMERAS, IMAGE_SIZE, images, make_env, memory_gb
@@ -32,6 +40,7 @@ NUM_ROUNDS = 9
 NUM_STARTS = 2
 TURN_S = 0.4
 MORE_WORLDS = 32
+NUM_WORLDS = 16
 
 
 def main() -> None:
@@ -44,6 +53,7 @@ def main() -> None:
             _measure(cameras, num_envs)
     for cameras in ((), CAMERAS):
         _compare_starts(cameras)
+    _compare_physics()
 
 
 def make(kind: str, cameras: tuple[str, ...], num_envs: int) -> VectorEnv:
@@ -118,6 +128,53 @@ def _start(kind: str, cameras: tuple[str, ...], num_envs: int) -> None:
     envs.step(envs.action_space.sample())
     print(time.perf_counter() - before, memory_gb(os.getpid()))
     envs.close()
+
+
+def _compare_physics() -> None:
+    """Print the CPU time of three ways to run the physics of many worlds."""
+    import mujoco
+    import mujoco.batch
+    import mujoco.rollout
+
+    chosen = variant("toto/FrankaPick-v0")
+    scene, arm, rng = chosen.task.scene(chosen.arm), chosen.arm, np.random.default_rng(0)
+    batch = MujocoBatch(NUM_WORLDS)
+    batch.build(scene, arm)
+    starts = [chosen.task.sample_start(arm, rng) for _ in range(NUM_WORLDS)]
+    batch.reset(None, starts, [Appearance()] * NUM_WORLDS)
+    first = np.stack([np.concatenate([start.arm_rad, start.hand]) for start in starts])
+    targets = np.stack([first + 0.003 * step for step in range(chosen.protocol.num_targets)])
+    substeps = round(1 / (chosen.protocol.rate_hz * scene.timestep_s * len(targets)))
+    models = [world._model for world in batch._worlds]
+    controls = np.zeros((NUM_WORLDS, len(targets) * substeps, models[0].nu))
+    controls[..., batch._worlds[0]._actuators] = targets.repeat(substeps, axis=0).swapaxes(0, 1)
+    full = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
+    states = np.zeros((NUM_WORLDS, mujoco.mj_stateSize(models[0], full)))
+    for world, state in zip(batch._worlds, states, strict=True):
+        mujoco.mj_getState(world._model, world._data, state, full)
+    rollout = mujoco.rollout.Rollout(nthread=batch.num_threads)
+    data = [mujoco.MjData(models[0]) for _ in range(batch.num_threads)]
+    sims = mujoco.batch.Batch(models[0], NUM_WORLDS, nthread=batch.num_threads)
+    sims.set_models(models)
+
+    def follow() -> None:
+        batch.follow(targets, substeps)
+        batch.bodies(("cube", "hand"))
+
+    ways = {
+        "batch": follow,
+        "mujoco.rollout": lambda: rollout.rollout(models, data, states, controls),
+        "mujoco.batch": lambda: sims.rollout(controls.shape[1], controls),
+    }
+    cpu_ms = np.zeros((NUM_ROUNDS, len(ways)))
+    for turn in cpu_ms:
+        for index, call in enumerate(ways.values()):
+            before = time.process_time()
+            call()
+            turn[index] = 1e3 * (time.process_time() - before) / NUM_WORLDS
+    for way, ms in zip(ways, np.median(cpu_ms, axis=0), strict=True):
+        print(f"{way:<40}{NUM_WORLDS:>6}{ms:>26.2f}", flush=True)
+    batch.close()
 
 
 def _cpu_s(process: int) -> float:
