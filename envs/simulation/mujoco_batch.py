@@ -4,8 +4,8 @@ Each thread has its own worlds and its own renderers, because an OpenGL context 
 A world is a `MujocoSimulator`, so its results are bit-identical to those of a single world. MuJoCo
 releases Python's global lock while it simulates and renders, so the threads run in parallel.
 
-The thread pools of MuJoCo (`mujoco.rollout`, `mujoco.batch`) are not used: they keep one `MjData` per
-thread or copy it, so the contacts and poses of each world would be computed again for rewards and
+The thread pools `mujoco.rollout` and `mujoco.batch` are not used: they keep one `MjData` per thread
+or copy it, so contacts and poses of each world would be computed again for rewards and
 images. They need as much CPU time for the physics: 0.71 and 0.65 ms per control step, against 0.70
 ms here (`python -m benchmarks.batch_env`, two cores).
 """
