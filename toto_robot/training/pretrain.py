@@ -20,8 +20,9 @@ from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..models import CausalModel, ModelConfig, model_flops
+from ..models.digits import fold_digits, use_digits
 from ..runs import claim
-from ..tokenizers import AnyTokenizer
+from ..tokenizers import AnyTokenizer, LightDVae
 from .engine import EngineConfig, Fit, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -74,6 +75,9 @@ class PretrainConfig:
             addition to a synthetic pattern. The frames are stored in the checkpoint, so every user
             of the checkpoint can see them.
         seed: random seed of weights and batches.
+        digit_embeddings: true computes the token embeddings during training from the digits of the
+            codes (see `models.digits`). It needs the tokenizer `light`. The saved encoder has plain
+            embeddings.
     """
 
     model: ModelConfig
@@ -88,6 +92,7 @@ class PretrainConfig:
     frame_interval_s: float | None
     golden_frames: int
     seed: int
+    digit_embeddings: bool = False
 
     def __post_init__(self) -> None:
         """Check that there are stages and data, and that the sequences fit the model."""
@@ -120,6 +125,11 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             f"model.codes and model.tokens_per_frame are {config.model.codes} and "
             f"{config.model.tokens_per_frame}, but the tokenizer has {tokenizer.vocab_size} codes "
             f"and {tokenizer.tokens_per_frame} tokens a frame"
+        )
+    if config.digit_embeddings and not isinstance(tokenizer, LightDVae):
+        raise ValueError(
+            "digit_embeddings needs the codes of a light tokenizer, which have digits; "
+            f"{config.tokenizer_from} has a {type(tokenizer).__name__}: set digit_embeddings=false"
         )
     return _Pretraining(config, tokenizer, out).run()
 
@@ -172,7 +182,13 @@ class _Pretraining:
         model = self.config.model.build()
         if self.config.start_from is not None:
             model.load_state_dict(_weights_of(self.config.start_from, self.config.model))
+        self._add_digits(model)
         return model
+
+    def _add_digits(self, model: CausalModel) -> None:
+        if self.config.digit_embeddings:
+            assert isinstance(self.tokenizer, LightDVae)
+            use_digits(model, self.tokenizer.config.levels)
 
     def _phase(self, stage: Stage, shards: Sequence[TokenData]) -> Phase:
         config = self.config
@@ -208,7 +224,10 @@ class _Pretraining:
     def _save(self, result: Fit, shards: Sequence[TokenData], folder: Path) -> None:
         config = self.config
         model = config.model.build()
+        self._add_digits(model)
         model.load_state_dict(result.weights)
+        if config.digit_embeddings:
+            fold_digits(model)
         data = {"data": data_digests(config), "tokens": result.tokens}
         save_encoder(
             folder,

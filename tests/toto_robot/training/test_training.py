@@ -206,6 +206,28 @@ def forget_after(out, step):
             folder.rmdir()
 
 
+def test_digit_embeddings_resume_to_the_bit_and_are_folded_at_the_end(shards, tmp_path):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    plain = pretrain_config(shards, folder)
+    config = dataclasses.replace(plain, digit_embeddings=True)
+    encoder = pretrain(config, tmp_path / "digits")
+    weights = (encoder / "weights.safetensors").read_bytes()
+    forget_after(tmp_path / "digits", 2)
+    pretrain(config, tmp_path / "digits")
+    assert (encoder / "weights.safetensors").read_bytes() == weights
+    without = pretrain(plain, tmp_path / "plain")
+    assert (without / "weights.safetensors").read_bytes() != weights
+    found, expected = (load_encoder(one).transformer.state_dict() for one in (encoder, without))
+    assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in expected.items()}
+    # the loss of the saved encoder is the last one of the log
+    rows = [json.loads(line) for line in (tmp_path / "digits/log.jsonl").read_text().splitlines()]
+    tokenizer = load_encoder(encoder).tokenizer
+    shard = Shard.open(shards / "videos")
+    mixture = SequenceMixture([shard], [1.0], tokenizer, MODEL, 2, validation=True, seed=0)
+    loss = load_encoder(encoder).transformer.loss(torch.from_numpy(mixture.rows(0, 1)))
+    assert loss.item() == pytest.approx(rows[-1]["validation/videos"], abs=1e-5)
+
+
 def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     folder = train_tokenizer(tokenizer_config(shards, 4), tmp_path / "tokenizer")
     whole = torch.load(
