@@ -10,8 +10,9 @@ number of ranks. A resumed run equals an uninterrupted run. On a CPU, the two ar
 """
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,9 +41,12 @@ from .parallel import (
 from .phase import Phase, Rows
 from .run import RunLog
 from .stopping import StopSignals
-from .throughput import Throughput
+from .throughput import Throughput, settle
 
 __all__ = ["EngineConfig", "Fit", "Phase", "Rows", "fit"]
+
+ESTIMATED_FROM = 100  # number of remaining steps from which the duration is estimated
+SHARE_OF_STEPS = 0.9  # share of `max_minutes`; the rest is for validation and checkpoints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +71,10 @@ class EngineConfig:
         keep_in_background: true continues the training while checkpoints are written. It has an
             effect only with several ranks.
         guard: conditions under which an update is skipped.
+        max_minutes: approximate maximum duration of the training. If it would take longer, the
+            number of steps of each phase is reduced in proportion before the first step, and the
+            learning rate follows the smaller number. So the result depends on the speed of the
+            machine. null trains all steps.
     """
 
     device: str
@@ -80,12 +88,15 @@ class EngineConfig:
     keep_most: int
     keep_in_background: bool
     guard: GuardConfig
+    max_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that intervals and counts are positive."""
+        """Check that intervals, counts and the duration are positive."""
         for name in ("log_every", "keep_every", "keep_most", "read_threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ValueError(f"max_minutes must be above 0, got {self.max_minutes}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +178,10 @@ def fit(
     return _Run(model, phases, optimizer, config, out, ranks, title).train()
 
 
+def _with_steps(phases: Sequence[Phase], steps: Sequence[int]) -> list[Phase]:
+    return [replace(phase, steps=count) for phase, count in zip(phases, steps, strict=True)]
+
+
 class _Run:
     """The state of one call of `fit`."""
 
@@ -182,7 +197,7 @@ class _Run:
     ) -> None:
         self._model, self._phases, self._config = model, phases, config
         self._ranks, self._title, self._schedule = ranks, title, optimizer
-        self._steps = sum(phase.steps for phase in phases)
+        self._begun = time.perf_counter()
         self._precision, why = choose_precision(config.precision, ranks)
         if ranks.first:
             print(f"precision of matrix products: {self._precision} ({why})", flush=True)
@@ -210,8 +225,11 @@ class _Run:
             self._done, self._tokens = state["step"], state["tokens"]
             self._loss_sum, self._loss_count = state["losses"]
             self._guard.restore(state["guard"])
-            if ranks.first:
-                report_found(self._done, self._steps, "step")
+            if state.get("steps"):
+                self._phases = _with_steps(phases, state["steps"])
+        self._steps = sum(phase.steps for phase in self._phases)
+        if state is not None and ranks.first:
+            report_found(self._done, self._steps, "step")
         self._kept = self._done
         self._log = RunLog(out, self._done) if ranks.first else None
         self._scores: Mapping[str, float | int] = (
@@ -222,6 +240,7 @@ class _Run:
 
     def train(self) -> Fit:
         """Run the remaining steps of all phases, and return the result."""
+        self._plan()
         bar = tqdm(
             total=self._steps,
             initial=self._done,
@@ -257,6 +276,50 @@ class _Run:
             precision=self._precision,
             scores=self._scores,
         )
+
+    def _plan(self) -> None:
+        """Print how long the remaining steps will take, and reduce them to ``max_minutes``."""
+        most = self._config.max_minutes
+        if self._steps - self._done < ESTIMATED_FROM and (most is None or self._done):
+            return
+        seconds = self._remaining_seconds()
+        if most is not None and not self._done:
+            limit = 60 * most * SHARE_OF_STEPS - self._spent()
+            if seconds > limit:
+                share = max(limit, 0.0) / seconds
+                counts = [max(1, int(share * phase.steps)) for phase in self._phases]
+                self._phases = _with_steps(self._phases, counts)
+                self._steps, seconds = sum(counts), share * seconds
+        if self._ranks.first:
+            left = self._steps - self._done
+            print(
+                f"training: {left:,} of {self._steps:,} steps, about {seconds / 3600:.2f} hours on "
+                "this machine at its present speed, without validation and checkpoints",
+                flush=True,
+            )
+
+    def _spent(self) -> float:
+        """Return the seconds since the start of the run. They are equal on all ranks."""
+        settle(self._ranks.device)
+        spent = torch.tensor(time.perf_counter() - self._begun, device=self._ranks.device)
+        return self._ranks.mean(spent).item()
+
+    def _remaining_seconds(self) -> float:
+        """Estimate the duration of the remaining steps from one forward and backward pass each."""
+        total, end = 0.0, 0
+        for phase in self._phases:
+            begin, end = end, end + phase.steps
+            left = end - max(begin, self._done)
+            if left <= 0:
+                continue
+            batch = phase.rows(0, phase.part)
+            self._loss(batch).backward()  # the first pass is slower
+            start = self._spent()
+            self._loss(batch).backward()
+            passes = phase.batch // (self._ranks.world * phase.part)
+            total += left * passes * (self._spent() - start)
+        self._optimizer.zero_grad(set_to_none=True)
+        return total
 
     def _phase(self, phase: Phase, begin: int, bar: Any) -> bool:
         """Run the steps of one phase, and return True, or False if the run was stopped."""
@@ -332,6 +395,8 @@ class _Run:
         }
         if scores:
             scores["validation_loss"] = sum(scores.values()) / len(scores)
+        if phase.measure is not None:
+            scores |= phase.measure(lambda rows: self._validate(rows, phase.validation_rows))
         if self._loss_count:  # all steps since the last line may have been skipped
             scores["loss"] = self._loss_sum / self._loss_count
         self._loss_sum, self._loss_count = 0.0, 0
@@ -363,6 +428,7 @@ class _Run:
                 "tokens": self._tokens,
                 "losses": [self._loss_sum, self._loss_count],
                 "guard": self._guard.state(),
+                "steps": self._config.max_minutes and [phase.steps for phase in self._phases],
             },
         )
         self._kept = self._done

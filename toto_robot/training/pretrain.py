@@ -6,7 +6,7 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from .engine import EngineConfig, Fit, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
 from .phase import Phase, Rows
+from .run import UNSEEN
 from .tokenizer import DataConfig
 
 __all__ = ["PretrainConfig", "Stage", "data_digests", "pretrain"]
@@ -78,6 +79,9 @@ class PretrainConfig:
         digit_embeddings: true computes the token embeddings during training from the digits of the
             codes (see `models.digits`). It needs the tokenizer `light`. The saved encoder has plain
             embeddings.
+        unseen: data sets that are not trained on, such as the videos of another laboratory. At each
+            validation, the log gets their next-token loss, nats: ``unseen/<name>/all``, and with
+            several frames also ``.../first`` (first frame) and ``.../later`` (other frames).
     """
 
     model: ModelConfig
@@ -93,6 +97,7 @@ class PretrainConfig:
     golden_frames: int
     seed: int
     digit_embeddings: bool = False
+    unseen: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that there are stages and data, and that the sequences fit the model."""
@@ -148,10 +153,11 @@ class _Pretraining:
             model = (
                 self._fresh_model()
             )  # built first, so that config errors are raised before `out` is created
-            shards = self._open_shards(ranks)
+            shards = self._open_shards([data.path for data in self.config.data], ranks)
+            unseen = self._open_shards(self.config.unseen, ranks)
             result = fit(
                 model,
-                [self._phase(stage, shards) for stage in self.config.stages],
+                [self._phase(stage, shards, unseen) for stage in self.config.stages],
                 self.config.optimizer,
                 engine,
                 self.out,
@@ -167,8 +173,8 @@ class _Pretraining:
                     print(result.stopped())
         return folder
 
-    def _open_shards(self, ranks: Ranks) -> list[TokenData]:
-        shards = [open_data(data.path) for data in self.config.data]
+    def _open_shards(self, folders: Sequence[Path], ranks: Ranks) -> list[TokenData]:
+        shards = [open_data(folder) for folder in folders]
         if ranks.first:
             claim(self.out, self.config)
             for shard in shards:
@@ -190,7 +196,9 @@ class _Pretraining:
             assert isinstance(self.tokenizer, LightDVae)
             use_digits(model, self.tokenizer.config.levels)
 
-    def _phase(self, stage: Stage, shards: Sequence[TokenData]) -> Phase:
+    def _phase(
+        self, stage: Stage, shards: Sequence[TokenData], unseen: Sequence[TokenData]
+    ) -> Phase:
         config = self.config
 
         def rows(parts: Sequence[TokenData], weights: Sequence[float], validation: bool) -> Rows:
@@ -205,7 +213,21 @@ class _Pretraining:
             )
             return lambda first, count: (torch.from_numpy(mixture.rows(first, count)),)
 
-        tokens = stage.frames * config.model.tokens_per_frame
+        per_frame = config.model.tokens_per_frame
+        tokens = stage.frames * per_frame
+        unseen_rows = {shard.name: rows([shard], [1.0], False) for shard in unseen}
+
+        def measure(loss_of: Callable[[Rows], float]) -> dict[str, float]:
+            found = {}
+            for name, mine in unseen_rows.items():
+                whole = loss_of(_cut(mine, tokens))  # without the end token
+                found[f"{UNSEEN}{name}/all"] = whole
+                if stage.frames > 1:
+                    first = loss_of(_cut(mine, per_frame))
+                    later = (tokens * whole - per_frame * first) / (tokens - per_frame)
+                    found |= {f"{UNSEEN}{name}/first": first, f"{UNSEEN}{name}/later": later}
+            return found
+
         return Phase(
             steps=stage.steps,
             batch=stage.batch,
@@ -219,6 +241,7 @@ class _Pretraining:
                 if len(shard.runs(validation=True))
             },
             validation_rows=config.validation_sequences,
+            measure=measure if config.validation_sequences else None,
         )
 
     def _save(self, result: Fit, shards: Sequence[TokenData], folder: Path) -> None:
@@ -239,6 +262,11 @@ class _Pretraining:
             frame_interval_s=config.frame_interval_s,
             training=result.notes(config) | data,
         )
+
+
+def _cut(rows: Rows, tokens: int) -> Rows:
+    """Return rows with only the start token and the first ``tokens`` tokens after it."""
+    return lambda first, count: tuple(row[:, : tokens + 1] for row in rows(first, count))
 
 
 def _default_pool(tokens_per_frame: int) -> str:

@@ -14,11 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from ..plots import drawing
 
 __all__ = [
+    "UNSEEN",
     "RunLog",
     "generator_of",
 ]
 
 
+UNSEEN = "unseen/"  # begin of the names of losses on data sets that are not trained on
 PRINTED = {"loss": "loss", "held-out": "validation_loss"}  # printed label: name in the log
 
 
@@ -66,6 +68,7 @@ class RunLog:
         for name, value in speed.items():
             self._board.add_scalar(name, value, step)
         scores = {name: self.rows[-1].get(key) for name, key in PRINTED.items()}
+        scores |= {name: value for name, value in self.rows[-1].items() if name.startswith(UNSEEN)}
         parts = [f"{name} {value:.4f}" for name, value in scores.items() if value is not None]
         parts.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
         parts.append(f"{speed['model_flops_utilisation']:.0%} of the peak")

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-__all__ = ["Throughput", "peak_flops"]
+__all__ = ["Throughput", "peak_flops", "settle"]
 
 # Peak speed of dense matrix products without sparsity, operations per second, from data sheets.
 PEAKS = {
@@ -38,10 +38,10 @@ def peak_flops(device: torch.device, precision: str) -> float:
     left = torch.randn(side, side, device=device, dtype=dtype)
     best = 0.0
     for _ in range(6):
-        _settle(device)
+        settle(device)
         start = time.perf_counter()
         left @ left
-        _settle(device)
+        settle(device)
         best = max(best, 2 * side**3 / (time.perf_counter() - start))
     return best
 
@@ -63,7 +63,7 @@ class Throughput:
 
     def pause(self) -> None:
         """Stop the clock, so that the time of a validation or a checkpoint does not count."""
-        _settle(self._device)
+        settle(self._device)
         self._seconds += time.perf_counter() - self._start
 
     def go_on(self) -> None:
@@ -85,6 +85,7 @@ class Throughput:
         return result
 
 
-def _settle(device: torch.device) -> None:
+def settle(device: torch.device) -> None:
+    """Wait until the device has completed all operations."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -392,3 +392,27 @@ def test_losses_in_bfloat16_are_near_those_in_float32(tmp_path):
     exact, rounded = losses(tmp_path / "exact"), losses(tmp_path / "rounded")
     assert exact != rounded
     assert exact == pytest.approx(rounded, abs=0.02)
+
+
+def test_max_minutes_plans_fewer_steps_and_a_resumed_run_keeps_the_plan(tmp_path, capsys):
+    engine = dataclasses.replace(UNKEPT, log_every=1000, max_minutes=0.03)
+    planned = [phase(steps=300_000), phase(steps=100_000, batch=2, part=1)]
+    result = train(tmp_path, engine, planned)
+    assert result.finished
+    assert 2 <= result.steps == result.all_steps < 40_000
+    printed = capsys.readouterr().out
+    assert f"training: {result.steps:,} of {result.steps:,} steps, about 0.00 hours" in printed
+    again = train(tmp_path, engine, planned)
+    assert again.steps == again.all_steps == result.steps
+    assert same(again.weights, result.weights)
+    with pytest.raises(ValueError, match=r"max_minutes must be above 0, got 0\.0"):
+        dataclasses.replace(engine, max_minutes=0.0)
+
+
+def test_the_estimate_before_the_first_step_changes_no_result(tmp_path, capsys, monkeypatch):
+    train(tmp_path / "without", UNKEPT)
+    assert "hours" not in capsys.readouterr().out
+    monkeypatch.setattr("toto_robot.training.engine.ESTIMATED_FROM", 1)
+    train(tmp_path / "with", UNKEPT)
+    assert "training: 12 of 12 steps, about 0.00 hours" in capsys.readouterr().out
+    assert log_of(tmp_path / "with") == log_of(tmp_path / "without")

@@ -228,6 +228,34 @@ def test_digit_embeddings_resume_to_the_bit_and_are_folded_at_the_end(shards, tm
     assert loss.item() == pytest.approx(rows[-1]["validation/videos"], abs=1e-5)
 
 
+def test_data_sets_that_are_not_trained_on_are_measured_by_frame(shards, tmp_path, capsys):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    config = dataclasses.replace(
+        pretrain_config(shards, folder),
+        data=(DataConfig(path=shards / "images", weight=1.0),),
+        unseen=(shards / "videos",),
+        validation_sequences=3,
+    )
+    encoder = load_encoder(pretrain(config, tmp_path / "toto"))
+    rows = [json.loads(line) for line in (tmp_path / "toto/log.jsonl").read_text().splitlines()]
+    assert "unseen/videos/first" not in rows[0]  # the first stage has sequences of one frame
+    assert "unseen/videos/all" in rows[0]
+    mixture = SequenceMixture(
+        [Shard.open(shards / "videos")], [1.0], encoder.tokenizer, MODEL, 2, validation=False,
+        seed=0,
+    )  # fmt: skip
+    ids = torch.from_numpy(mixture.rows(0, 3))[:, :-1]
+    with torch.no_grad():
+        logits = encoder.transformer(ids[:, :-1])
+    losses = torch.nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none")
+    expected = {"all": losses, "first": losses[:, :16], "later": losses[:, 16:]}
+    for name, value in expected.items():
+        assert rows[-1][f"unseen/videos/{name}"] == pytest.approx(value.mean().item(), abs=1e-4)
+    assert f"unseen/videos/later {rows[-1]['unseen/videos/later']:.4f}" in capsys.readouterr().out
+    # the mean of the held-out files of the training data does not include them
+    assert rows[-1]["validation_loss"] == rows[-1]["validation/images"]
+
+
 def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     folder = train_tokenizer(tokenizer_config(shards, 4), tmp_path / "tokenizer")
     whole = torch.load(
