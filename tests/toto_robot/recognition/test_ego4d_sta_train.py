@@ -113,7 +113,7 @@ def test_a_missing_or_short_video_is_named(tiny, tmp_path):
     assert "frames must be at most 4" in done.err
 
 
-def test_boxes_that_do_not_fit_the_picture_are_named(tiny, tmp_path):
+def test_boxes_that_do_not_fit_the_image_are_named(tiny, tmp_path):
     write_data(tmp_path, videos=2)
     data = json.loads((tmp_path / "sta.json").read_text())
     data["annotations"][0]["objects"][0]["box"] = [50, 30, 500, 60]
