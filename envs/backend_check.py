@@ -119,7 +119,7 @@ def run_experts(
 
     Args:
         envs: the worlds, at least as many as seeds.
-        expert: returns the action for an observation.
+        expert: returns the actions for the observations of several worlds.
         seeds: the seed of each episode.
 
     Returns:
@@ -133,7 +133,7 @@ def run_experts(
     step = 0
     with tqdm(total=len(seeds), desc="episodes", leave=False) as bar:
         while len(running):
-            actions = np.stack([expert({"state": state}) for state in states])
+            actions = expert({"state": states})
             observations, _, terminated, truncated, success = envs.advance(actions, running)
             step += 1
             for row in running[success]:
