@@ -42,6 +42,7 @@ def test_python_without_isaac_gym_ends_the_checks_with_its_reason(monkeypatch, t
     assert "No module named 'isaacgym'" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_fault_of_one_check_is_a_problem_and_the_others_run(monkeypatch, tmp_path):
     python = fake_python(tmp_path, faults="crash=create_camera_sensor:1")
     _, report = run(monkeypatch, tmp_path, python, "images", "rest")
@@ -64,6 +65,7 @@ def test_wrong_settings_are_one_line(words, match):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_all_checks_pass_with_the_stand_in(tmp_path):
     """As typed, with the contract; all experts succeed, and no test fails."""
     out = tmp_path / "report.json"

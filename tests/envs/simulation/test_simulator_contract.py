@@ -213,17 +213,18 @@ def skip_what_the_engine_cannot_do(request):
 BATCHED = {name: batched(name) for name in BACKENDS}
 ALL = {"one world": Backend(make=MujocoSimulator, batch=()), **BATCHED}
 SLOW = {"mujoco_warp"}  # compiles for more than a minute before its first step
+NEW_EACH = SLOW | {"isaacgym"}  # slow where each test makes a simulator: it starts a process
 
 
-def cases(values):
+def cases(values, slow=NEW_EACH):
     """Return one parameter for each of these values by name."""
     return [
-        pytest.param(value, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        pytest.param(value, id=name, marks=pytest.mark.slow if name in slow else ())
         for name, value in values.items()
     ]
 
 
-@pytest.fixture(scope="module", params=cases(ALL))
+@pytest.fixture(scope="module", params=cases(ALL, SLOW))
 def built(request):
     simulator = request.param.make()
     simulator.build(SCENE, ARM)
