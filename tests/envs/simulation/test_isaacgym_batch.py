@@ -176,7 +176,10 @@ def test_worker_ends_with_its_client_even_if_it_hangs(tmp_path):
         simulator.reset(None, [START], [Appearance()])
         simulator.step(1)
     """)
-    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    # A killed client cannot remove its folder of small files, so it is in the test's own folder.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     with client:
         pid = int(client.stdout.readline())
         time.sleep(1.0)  # until it hangs, or before: it ends in both cases
