@@ -26,9 +26,9 @@ from toto_robot.recognition.probe import Examples, Probe
 from toto_robot.training.parallel import join_ranks
 
 ENCODERS = ("toto-nano", "mae-nano")
-IMAGES, CLASSES = 512, 100
+IMAGES, CLASSES = 256, 100
 EPOCHS = (1, 5)  # their difference does not contain the start and the end of a training
-ROUNDS = 3  # the smallest time counts
+ROUNDS = 2  # the smallest time counts
 LIMIT = 1.5
 
 
