@@ -42,7 +42,7 @@ from .report import EXPERT, write_report
 from .rows import Control, Row, rows_of
 
 # Minutes of one core of a server with two cores, measured; only for the forecast.
-MINUTES = {"demonstrations": 0.5, "probes": 0.5, "cloning": 2.0}
+MINUTES = {"demonstrations": 0.5, "probes": 0.3, "cloning": 1.5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
