@@ -91,6 +91,8 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
         ValueError: the data or the settings of a run are wrong; the message names them.
     """
     claim, data = config.claim, config.data
+    if data is not None and claim.data == "none":
+        raise ValueError(f"data: this claim reads finished runs, and no data such as {data}")
     if data is not None and not data.is_dir():
         raise ValueError(f"data: there is no folder {data}")
     claim_folder(out, config)

@@ -11,7 +11,6 @@ import pytest
 
 from tests.command_lines import run
 from toto_robot.claims.comparison import Arm, Comparison, Pair
-from toto_robot.claims.dagger_study import DaggerStudy
 from toto_robot.claims.drawn_data import draw_data
 from toto_robot.claims.first_frame import FirstFrameGap
 from toto_robot.claims.middle_layer import MiddleLayer
@@ -114,6 +113,7 @@ def test_encoders_are_trained_and_compared(tmp_path):
     ("words", "message"),
     [
         ("data=nowhere", "data: there is no folder nowhere"),
+        ("claim=dagger_against_mae data=.", "this claim reads finished runs, and no data"),
         ("seeds=[1,1]", "seeds must be one or more distinct numbers"),
         ("claim=attention", "unknown choice 'attention'; did you mean 'attention_pooling'"),
         ("scale.step=3", "unknown setting 'scale.step'; did you mean"),
@@ -263,30 +263,58 @@ def test_a_power_law_is_told_from_noise(tmp_path):
     assert verdicts.count("confirmed") <= 2
 
 
-def test_learning_curves_of_policies_are_paired(tmp_path):
-    for name, rates in (("toto", (0.2, 0.6, 0.9)), ("mae", (0.1, 0.3, 0.9))):
+def write_policy_runs(cells, rates, rows=("toto", "mae"), steps=100, **settings):
+    """Write finished cells of `policies.study`; the demonstrations of the encoders differ."""
+    for row in rows:
         for seed in range(5):
-            folder = tmp_path / name / f"seed={seed}"
-            for number, rate in enumerate(rates):
-                (folder / f"rounds/{number:02d}").mkdir(parents=True)
-                validation = {"successes": round(50 * rate), "episodes": 50}
-                entry = {"env_steps": 100 * number, "validation": validation}
-                (folder / f"rounds/{number:02d}/round.json").write_text(json.dumps(entry))
-            config = {"env": {"id": "toto/FrankaPick-v0"}, "seed": seed}
+            folder = cells / f"{cells.name}_pick/{row}/seed_{seed}/train"
+            rounds = [
+                {
+                    "env_steps": steps * number,
+                    "validation": {"successes": round(50 * rate), "episodes": 50},
+                }
+                for number, rate in enumerate(rates)
+            ]
+            (folder / "policy").mkdir(parents=True)
+            (folder / "policy/config.json").write_text(json.dumps({"width": 3}))
+            (folder / "metrics.json").write_text(json.dumps({"seed": seed, "rounds": rounds}))
+            config = {"env": {"id": "toto/FrankaPick-v0"}, "seed": seed, "data": f"of/{row}"}
+            config |= {"encoder": {"name_or_path": row}, "demonstrations": 20} | settings
             (folder / "config.json").write_text(json.dumps(config))
 
-    def evaluate(seeds):
-        rule = DaggerStudy(
-            toto=tmp_path / "toto",
-            other=tmp_path / "mae",
-            seeds=seeds,
-            commands=("toto-robot train",),
-        )
-        return rule.evaluate(Folders({}))
 
-    found = evaluate(5)
-    assert found.verdict == "confirmed"
-    assert found.statements[0].bound.value == pytest.approx((0.1 / 2 + 0.3 + 0) / 2)
-    assert evaluate(6).verdict == "no clear result"
-    shutil.rmtree(tmp_path / "mae")
-    assert "toto-robot train" in evaluate(5).statements[0].text
+def test_cells_of_a_study_are_paired(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = "claim=dagger_against_mae"  # with the folders of its YAML file
+    nothing = retest(f"{line} out=nothing")
+    assert nothing.code == 0, nothing.err
+    assert "python -m policies.study out=runs/study" in nothing.out
+    cells = tmp_path / "runs/study/cells"
+    write_policy_runs(cells, (0.2, 0.6, 0.9), ("toto",), device="cuda")
+    # the steps that both have: 0 to 200
+    write_policy_runs(cells, (0.1, 0.3, 0.9, 1.0), ("mae",), device="cpu")
+    done = retest(f"{line} out=first")
+    assert done.code == 0, done.err
+    found = json.loads(Path("first/results.json").read_text())
+    assert found["verdict"] == "confirmed"
+    assert found["statements"][0]["value"] == pytest.approx((0.1 / 2 + 0.3 + 0) / 2)
+    assert found["rows"][0]["value"] == pytest.approx((0.2 / 2 + 0.6 + 0.9 / 2) / 2)
+    assert "0 runs that are not finished, and 0 without a pair" in found["rule"]
+    # a run that was stopped or extended is left out, and its partner has no pair
+    (cells / "cells_pick/mae/seed_3/train/metrics.json").unlink()
+    assert retest(f"{line} out=first").code == 0  # the same folder: cells are finished later
+    found = json.loads(Path("first/results.json").read_text())
+    assert found["verdict"] == "no clear result"
+    assert "4 paired seeds" in found["statements"][0]["text"]
+    assert "1 runs that are not finished, and 1 without a pair" in found["rule"]
+
+
+def test_runs_of_policies_that_are_no_pairs_are_named(tmp_path):
+    write_policy_runs(tmp_path / "a", (0.2, 0.6))
+    write_policy_runs(tmp_path / "b", (0.2, 0.6), demonstrations=30)
+    line = f"claim=dagger_against_mae out={tmp_path}/out claim.rule.toto={tmp_path}/a/*/toto"
+    other = retest(f"{line} claim.rule.other={tmp_path}/b/*/mae")
+    assert "differ in more than the encoder: demonstrations: 20 != 30" in other.err
+    twice = retest(f"{line} claim.rule.other={tmp_path}/[ab]/*/mae out={tmp_path}/twice")
+    assert "has two runs of toto/FrankaPick-v0 with seed 0" in twice.err, twice.out
+    assert len(twice.err.strip().splitlines()) == 1
