@@ -43,8 +43,15 @@ def study(config: StudyConfig, out: Path) -> None:
             cells failed, after the report was written. The message names the cells.
     """
     cells = config.cells()
+    episodes: dict[str, tuple[str, int]] = {}
     for cell in _different(cells):
-        cell.train_config()
+        number = cell.train_config().evaluation_episodes
+        first, expected = episodes.setdefault(cell.column, (cell.name, number))
+        if number != expected:
+            raise ValueError(
+                f"rows are compared on the same held-out episodes, but {first} has "
+                f"evaluation_episodes={expected}, and {cell.name} has {number}"
+            )
     _check_results(out, cells)
     waiting = [number for number, cell in enumerate(cells) if not _is_done(out, cell)]
     mine = run_slices(config.runner, waiting, len(cells))

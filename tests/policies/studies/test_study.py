@@ -166,6 +166,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path,
         (["~columns.reach", "+columns.x={settings:['method=bc','env=none','data=x']}"],
          "the study sets seed, data, out"),
         (["+columns.reach.suites=[moon]"], "unknown suite 'moon'"),
+        (["+rows.more={settings:['evaluation_episodes=77']}"], "same held-out episodes"),
         (["+rows.B={settings:[]}"], "names are a to z"),
     ],
 )  # fmt: skip
