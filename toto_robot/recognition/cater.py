@@ -85,6 +85,8 @@ class CaterConfig:
         for name in ("frames", "num_clips", "cells"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.layers == ():
+            raise ValueError("layers must name at least one layer, or be null for all")
         if self.read_frames is not None and not 1 <= self.read_frames <= self.frames:
             raise ValueError(
                 f"read_frames must be in [1, frames={self.frames}], got {self.read_frames}"

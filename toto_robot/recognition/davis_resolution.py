@@ -100,7 +100,7 @@ def compare_sizes(sizes: tuple[int, ...], runs: list[TrackingScores]) -> dict[st
 
     The layer is the best one at the first size. The verdict is about the first and the last size:
     `confirmed` if the interval of their difference is above 0, `not confirmed` if it is below 0,
-    and otherwise `no clear result`.
+    and otherwise `no clear result`. One sequence has no interval: its ends are NaN.
 
     Args:
         sizes: the image sizes.
@@ -132,7 +132,7 @@ def _with_interval(
     name: str, values: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> dict[str, float]:
     resampled = grouped_means(values, groups, RESAMPLES, np.random.default_rng(0))
-    low, high = interval(resampled)
+    low, high = interval(resampled) if len(np.unique(groups)) > 1 else (np.nan, np.nan)
     return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 

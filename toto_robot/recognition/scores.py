@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analyses.statistics import grouped_means, interval
-from ..files import write_csv, write_json
+from ..files import write_csv, write_json, written_aside
 from ..plots import drawing
 
 __all__ = [
@@ -190,7 +190,7 @@ def write_scores(out: Path, scores: LayerScores, notes: dict[str, object], title
         axes.set(xlabel="layer (0: token embedding)", ylabel="accuracy", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    with (out / "correct.npz").open("wb") as file:
+    with written_aside(out / "correct.npz") as path, path.open("wb") as file:
         np.savez_compressed(
             file, correct=scores.correct, correct_5=scores.correct_5, labels=scores.labels,
             groups=scores.groups, layers=np.array(scores.layers),

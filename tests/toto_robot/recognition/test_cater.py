@@ -162,6 +162,7 @@ def edit(data, part, text):
         (lambda d: edit(d, "hidden", "train_0.mp4 0\n"), "subset=hidden", "not in val.txt"),
         (lambda d: None, "frames=9", "train_0.mp4 has 8 frames, fewer than frames=9"),
         (lambda d: None, "frames=17 encoder=nano", "at most 16 frames"),
+        (lambda d: None, "layers=[]", "layers must name at least one layer"),
         (lambda d: None, "read_frames=3", "read_frames must be in [1, frames=2], got 3"),
         (lambda d: None, "encoder=nano layers=[1,9]", "layers: [9] do not exist; this encoder has"),
         (lambda d: (d / "videos/val_1.mp4").write_bytes(b"x" * 99), "", "val_1.mp4: not a"),

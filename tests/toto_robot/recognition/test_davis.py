@@ -157,6 +157,17 @@ def test_the_verdict_needs_an_interval_without_zero(apart, verdict):
     assert row["difference_high"] <= max(apart) + 1e-9
 
 
+def test_one_sequence_has_no_interval():
+    one, two = (
+        TrackingScores(names=("a",), layers=(5,), scores=(np.full((4, 2, 2, 2), value),))
+        for value in (0.2, 0.6)
+    )
+    found = compare_sizes((128, 256), [one, two])
+    assert found["verdict"] == "no clear result"
+    assert found["differences"][0]["difference"] == pytest.approx(0.4)
+    assert np.isnan(found["differences"][0]["difference_low"])
+
+
 def test_scores_do_not_depend_on_the_format_of_the_masks(tmp_path):
     data = write_davis(tmp_path / "data", names=("cars",), frames=4, objects=1)
     line = f"data={data} encoder=none image_size=64 device=cpu video_rate_hz=null"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.command_lines import run
+from toto_robot.recognition.scores import score_layers, write_scores
 
 COLOURS = {"n03": (20, 20, 230), "n01": (20, 230, 20), "n02": (230, 20, 20)}
 MODULE = "toto_robot.recognition.imagenet"
@@ -143,3 +144,15 @@ def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
     words = f"encoder=none probe.head=linear {TINY} splits=1"
     done = run(MODULE, f"data={tmp_path}/data out={tmp_path}/out {words}")
     assert done.code == 0, done.err
+
+
+def test_answers_that_were_not_written_completely_are_no_result(tmp_path, monkeypatch):
+    def killed(file, **arrays):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", killed)
+    scores = score_layers(np.eye(3)[None], np.arange(3), np.arange(3), (0,))
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(tmp_path, scores, {}, "title")
+    assert not (tmp_path / "correct.npz").exists()  # `retest` takes this file as a finished probe
