@@ -1,4 +1,4 @@
-"""`python -m envs.backend_check`: compare two physics engines by experts, and by what cameras see.
+"""`python -m envs.backend_check`: compare two physics engines by experts and camera images.
 
 Success: the scripted experts run with the same seeds in both engines. The tables have the success
 rates, and the numbers of seeds with which only one engine succeeded.

@@ -132,7 +132,7 @@ def _check_worker(settings: dict[str, str]) -> tuple[Report, list[str]]:
     envs = _make(settings, ENVIRONMENT, 1, cameras=())
     versions = dict(envs.simulator.versions)
     envs.close()
-    return versions, ["this is the stand-in of our tests, not Isaac Gym"] * versions["fake"]
+    return versions, ["this is the fake of our tests, not Isaac Gym"] * versions["fake"]
 
 
 def _check_description(settings: dict[str, str]) -> tuple[Report, list[str]]:

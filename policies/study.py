@@ -1,6 +1,6 @@
 """`python -m policies.study`: compare encoders by the success rates of policies.
 
-    python -m policies.study                                     # the four tasks, the claims
+    python -m policies.study                                     # the study of the four tasks
     python -m policies.study study=tiny out=runs/tiny_study      # all steps, in a few minutes
     python -m policies.study study=mine --config-dir FOLDER      # your own FOLDER/study/mine.yaml
     python -m policies.study seeds=[0,1,2] '~columns.kuka_pick'

@@ -178,7 +178,7 @@ def _model_config(config: FinetuneConfig, start: Encoder) -> ModelConfig:
     """Return the config of the fine-tuned transformer.
 
     Raises:
-        ValueError: `start_from` is no LLaMA, but a setting needs one.
+        ValueError: `start_from` is not a LLaMA, but a setting needs one.
     """
     before = start.transformer.config
     changes: dict[str, Any] = {}

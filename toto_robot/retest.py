@@ -5,7 +5,7 @@
 A claim is a list of ordinary commands (`toto_robot/configs/claim`), and a rule that decides from
 their results. The verdict is `confirmed`, `not confirmed` or `no clear result`. Runs are kept in
 `out/runs`, one folder for each run and seed, and an interrupted re-test resumes. Without `data`,
-small data sets of moving shapes are drawn; a verdict on them is only an example.
+the command makes small synthetic data sets of moving shapes; a verdict on them is only an example.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Linear probes on the embeddings of demonstrations: what a policy could read out of an encoder.
+"""Linear probes on the embeddings of demonstrations: what information a policy could use.
 
 For each task, ridge regressions predict these quantities from the embeddings of all cameras; the
 score is R2 on held-out episodes:
@@ -11,7 +11,7 @@ score is R2 on held-out episodes:
     object at rest     position of the object in frames before it moves
 
 The row without vision predicts from proprioception instead of embeddings. A column of a target that
-hardly varies in a task is left out, and a target without other columns too.
+hardly varies in a task is left out, and so is a target that has no other column.
 
 With changed appearance, the probes are fitted to the demonstrations as they are, and tested on the
 same episodes in other light, with other colours and a moved camera.

@@ -43,8 +43,8 @@ class SceneConfig:
     Attributes:
         cameras: names of the cameras. Without cameras, nothing is rendered.
         image_size: height and width of the images, pixels.
-        shadows: true to draw shadows and reflections. They need 5 times the time of an image
-            without a GPU.
+        shadows: true to render shadows and reflections. Without a GPU, they make an image 5
+            times slower.
         samples: number of samples per pixel for antialiasing; 0: no antialiasing.
         demonstrations: number of successful episodes of the scripted expert per task.
         steps_after_success: number of steps for which a demonstration continues after success.
@@ -70,7 +70,7 @@ class SceneConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class State:
-    """What b running episodes show after a step.
+    """The observations and the success of b running episodes after a step.
 
     Attributes:
         frames: uint8 [b c h w 3], the images of c cameras, upright.

@@ -136,7 +136,7 @@ def _jobs(config: TrainConfig, group: int) -> list[RolloutJob]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block with the same lock file."""
+    """Hold a lock file during the block; first wait until no other process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -160,7 +160,7 @@ def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> Ev
 def _film(
     folder: Path, config: TrainConfig, encoder: FrameEncoder | None, seeds: list[dict[str, Any]]
 ) -> None:
-    """Film the first success and the first failure of the evaluation, as far as they exist."""
+    """Film the first success and the first failure of the evaluation, if there are any."""
     student = None
     for name, outcome in (("success", True), ("failure", False)):
         seed = next((one["seed"] for one in seeds if one["success"] == outcome), None)

@@ -43,7 +43,7 @@ class Comparison:
         against: success rate minus that of the baseline, on the seeds that both have; None for the
             baseline itself, or without such seeds.
         area_against: the same difference of the areas.
-        needed: training seeds with which the difference would be found; None: unknown.
+        needed: number of training seeds with which a test would find the difference; None: unknown.
     """
 
     column: str

@@ -3,8 +3,8 @@
 A study has few training seeds (3 to 10), and each seed has many evaluation episodes. Both vary, so
 the intervals are t intervals over seeds. A bootstrap over so few seeds gives intervals that are too
 short: with five seeds they contain the true value in about 83 % of studies instead of 95 %. By
-chance, the rates of a few seeds can also be equal. Therefore the variance is at least that which
-the episodes alone cause.
+chance, the rates of a few seeds can also be equal. Therefore the variance is at least the variance
+that the random episodes alone cause.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def over_seeds(values: Sequence[float], least_variance: float = 0.0) -> Estimate
 def episode_variance(outcomes: Sequence[Outcomes]) -> float:
     """Return the variance of the mean over seeds that the episodes alone cause.
 
-    If all outcomes are equal, the variance is that of one other outcome among them.
+    If all outcomes are equal, the result is as if one outcome were different, so it is not 0.
 
     Args:
         outcomes: for each seed, one value per episode: 0 or 1, or a difference of two such values.

@@ -12,7 +12,7 @@ from tests.envs.simulation.fake_worker import fake_python
 from toto_robot import doctor
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = "worker: this is the stand-in of our tests, not Isaac Gym"
+STAND_IN = "worker: this is the fake of our tests, not Isaac Gym"
 
 
 def run(monkeypatch, tmp_path, python, *checks, **settings):

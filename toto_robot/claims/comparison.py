@@ -20,7 +20,7 @@ __all__ = ["Arm", "Comparison", "Pair"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
-    """One of the compared things.
+    """A variant in a comparison, such as an encoder or a kind of pooling.
 
     Attributes:
         name: name in tables.
@@ -37,14 +37,14 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """Two arms, of which the paper finds the first better.
+    """Two variants; in the paper, the first is better.
 
     Attributes:
-        above: name of the better arm.
-        below: name of the other arm.
+        above: name of the variant that is better in the paper.
+        below: name of the other variant.
         loss: true to compare also the next-token losses on held-out data.
-        compute_at_most: largest share of the other arm's training compute that the better arm may
-            have used; null: the compute is not compared.
+        compute_at_most: largest training compute of `above`, as a share of that of `below`; null:
+            the compute is not compared.
     """
 
     above: str
@@ -55,10 +55,10 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Each pair is compared at the best layer of each arm, on the same test images.
+    """Comparisons of pairs, at the best layer of each variant, on the same test images.
 
     Attributes:
-        arms: the arms, in the order of the table.
+        arms: the variants, in the order of the table.
         pairs: the pairs.
     """
 
@@ -67,13 +67,13 @@ class Comparison:
     pairs: tuple[Pair, ...]
 
     def __post_init__(self) -> None:
-        """Check that the pairs name arms."""
+        """Check that the pairs contain names of `arms`."""
         known = {arm.name for arm in self.arms}
         if unknown := {n for pair in self.pairs for n in (pair.above, pair.below)} - known:
             raise ValueError(f"pairs: {sorted(unknown)} are not among the arms {sorted(known)}")
 
     def evaluate(self, runs: Runs) -> Finding:
-        """Return the accuracy of each arm and the difference of each pair."""
+        """Return the accuracy of each variant and the difference of each pair."""
         found = {arm.name: _measure(arm, runs) for arm in self.arms}
         statements = []
         for pair in self.pairs:
@@ -98,7 +98,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Measured:
-    """The answers of an arm's best layer for each seed, and the facts of its training."""
+    """The answers of a variant's best layer for each seed, and facts about its training."""
 
     layer: int
     layers: int

@@ -1,4 +1,4 @@
-"""Draw small data sets of moving shapes, so that a claim runs without any data of the user.
+"""Make small synthetic data sets of moving shapes, so that a claim runs without data of the user.
 
 The shapes are simple, so a verdict on them says little about real images.
 """
@@ -58,7 +58,7 @@ def draw_data(kind: DataKind, folder: Path) -> None:
 def _frames(
     corners: int, seed: tuple[int, int]
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Yield the frames of a moving shape before a blurred ground, and its masks."""
+    """Yield the frames of a moving shape in front of a blurred background, and its masks."""
     rng = np.random.default_rng(seed)
     ground = cv2.GaussianBlur(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8), (0, 0), 4)
     colour = [int(one) for one in rng.integers(0, 256, 3)]

@@ -1,4 +1,4 @@
-"""Find out whether the first frame of a video has a higher loss, because later frames repeat it."""
+"""Test whether the first frame of a video has a higher loss, because later frames repeat it."""
 
 import csv
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Find out whether the best layer of an encoder is near the middle of its depth."""
+"""Test whether the best layer of an encoder is near the middle of its depth."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,8 +18,8 @@ class MiddleLayer:
     """The depth of the best layer, with a bootstrap over test images.
 
     Attributes:
-        arms: the encoders and heads; each makes one statement, unless it is a control.
-        controls: names of the arms that are shown only for comparison.
+        arms: the variants (encoders and heads); each has one statement, unless it is a control.
+        controls: names of the variants that are shown only for comparison.
         low: smallest share of the depth that counts as the middle.
         high: largest share of the depth that counts as the middle.
     """
@@ -31,7 +31,7 @@ class MiddleLayer:
     high: float
 
     def evaluate(self, runs: Runs) -> Finding:
-        """Return the depth of the best layer of each arm."""
+        """Return the depth of the best layer of each variant."""
         rows, statements = [], []
         for arm in self.arms:
             bound, facts, inside = self._measure(arm, runs)

@@ -17,7 +17,7 @@ def write_finding(out: Path, finding: Finding, statement: str, notes: dict[str, 
         out: the folder.
         finding: what was measured.
         statement: the claim in words.
-        notes: what was run: data, settings, seeds; plain data.
+        notes: data, settings and seeds of the runs, as values that JSON can store.
     """
     measured = [
         {"text": one.text, "unit": one.unit, "verdict": one.verdict, "value": one.bound.value}

@@ -1,4 +1,4 @@
-"""Find out whether the loss falls with the training compute, as a power law."""
+"""Test whether the loss falls with the training compute, as a power law."""
 
 import csv
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Find out whether tracking gets better with larger images."""
+"""Test whether tracking gets better with larger images."""
 
 import json
 from dataclasses import dataclass

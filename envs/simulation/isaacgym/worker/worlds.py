@@ -211,10 +211,10 @@ class Worlds:
         gym.refresh_net_contact_force_tensor(sim)
 
     def _show_staged(self) -> None:
-        """Bring the staged states into the images: simulate one time step, and stage all states.
+        """Make images show the staged states: simulate one time step, then stage all states again.
 
         Isaac Gym uses a submitted state only in `simulate`, which moves all worlds. The next step
-        therefore begins with all worlds set back to where they were.
+        therefore begins by restoring the state of all worlds.
         """
         host = self._host
         self._submit()
