@@ -289,11 +289,13 @@ def _as_array(images: Any) -> NDArray[Any] | Tensor:
 
 
 def _joined(arrays: Sequence[NDArray[np.uint8] | Tensor]) -> NDArray[np.uint8] | Tensor:
-    """Return several batches of images as one batch; a single batch is not copied."""
-    tensors = [array for array in arrays if isinstance(array, Tensor)]
+    """Return several batches of images as one batch; a single contiguous batch is not copied."""
+    devices = [array.device for array in arrays if isinstance(array, Tensor)]
+    if not devices:  # contiguous, because torch does not accept the negative strides of a flip
+        return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
     if len(arrays) == 1:
         return arrays[0]
-    return torch.cat(tensors) if tensors else np.concatenate(arrays)
+    return torch.cat([torch.as_tensor(array).to(devices[0]) for array in arrays])
 
 
 def _print_once(line: str) -> None:
