@@ -87,9 +87,13 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
             ImportError: the packages of the backend are not installed.
         """
         self.design = design = EnvDesign(arm=arm, task=task, protocol=protocol, **options)
-        self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = check_render_mode(render_mode)
+        engine = dict(backend_options or {})
+        if design.meshes is not None:
+            engine["meshes"] = design.meshes
+        self.simulator = make_backend(backend, num_envs, **engine)
+        self.num_envs = num_envs
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": protocol.rate_hz,
@@ -99,14 +103,14 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self.single_observation_space = design.observation_space
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        engine = dict(backend_options or {})
-        if design.meshes is not None:
-            engine["meshes"] = design.meshes
-        self.simulator = make_backend(backend, num_envs, **engine)
-        self.simulator.build(design.scene, arm)
+        try:
+            self.simulator.build(design.scene, arm)
+        except BaseException:
+            self.simulator.close()
+            raise
         self._controller = design.new_controller((num_envs,))
         self._delays = [design.new_delay() for _ in range(num_envs)]
-        self._variations: list[Variation] = []
+        self._variations: dict[int, Variation] = {}
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self._every = np.arange(num_envs)
         self._num_steps = np.zeros(num_envs, np.int64)
@@ -164,6 +168,7 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
                 `AutoresetMode.DISABLED` also: an episode has ended and its world was not reset.
             RuntimeError: the physics of a world diverged.
         """
+        self._check_open()
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
             raise ValueError(
                 f"environments {np.flatnonzero(self._ended).tolist()} have ended: first call "
@@ -263,8 +268,6 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
             if seed is not None:
                 self._rngs[row], _ = seeding.np_random(seed)
         drawn = [self.design.draw_variation(self._rng(row)) for row in rows]
-        if len(rows) == self.num_envs:
-            self._variations = list(drawn)
         for row, variation in zip(rows, drawn, strict=True):
             self._variations[row] = variation
         starts = [variation.start for variation in drawn]
@@ -327,7 +330,7 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     def _observe(self, rows: NDArray[np.intp]) -> Observations:
         """Return the observations of the worlds `rows`."""
-        design, some = self.design, None if len(rows) == self.num_envs else rows
+        design, some = self.design, None if np.array_equal(rows, self._every) else rows
         images = {
             f"image_{camera.name}": self.simulator.render(
                 camera.name, camera.height, camera.width, design.quality, some
@@ -338,8 +341,8 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
         if design.has_proprio_noise:
             draws = np.stack(
                 [
-                    design.draw_proprio_noise(variation, int(num_steps))
-                    for variation, num_steps in zip(self._variations, self._num_steps, strict=True)
+                    design.draw_proprio_noise(self._variations[row], int(num_steps))
+                    for row, num_steps in enumerate(self._num_steps)
                 ]
             )
         vectors = design.vectors(self.simulator, self._controller, self._measured, draws)

@@ -1,18 +1,21 @@
 """The list of the physics engines that simulate many worlds; a new engine needs one entry here."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from .batch import BatchSimulator
 
+Engine = Callable[..., BatchSimulator]
 
-def _mujoco(num_worlds: int, **options: Any) -> BatchSimulator:
+
+def _mujoco() -> Engine:
     from .mujoco_batch import MujocoBatch
 
-    return MujocoBatch(num_worlds, **options)
+    return MujocoBatch
 
 
-def _mujoco_warp(num_worlds: int, **options: Any) -> BatchSimulator:
+def _mujoco_warp() -> Engine:
     from . import mujoco_model  # noqa: F401  # before MuJoCo Warp: it chooses how MuJoCo renders
 
     try:
@@ -24,23 +27,18 @@ def _mujoco_warp(num_worlds: int, **options: Any) -> BatchSimulator:
             "backend='mujoco_warp' needs MuJoCo Warp: pip install 'toto-robot[warp]'",
             name=error.name,
         ) from error
-    return MujocoWarpBatch(num_worlds, **options)
+    return MujocoWarpBatch
 
 
-def _isaacgym(num_worlds: int, *, worker_python: str = "", **options: Any) -> BatchSimulator:
+def _isaacgym() -> Engine:
     from .isaacgym.batch import IsaacGymBatch
 
-    if not worker_python:
-        raise ValueError(
-            "backend='isaacgym' needs worker_python=..., the Python 3.8 in which Isaac Gym is "
-            "installed (see docs/isaac_gym.md)"
-        )
-    return IsaacGymBatch(num_worlds, worker_python=worker_python, **options)
+    return IsaacGymBatch
 
 
 # The engines by name. Each function imports its engine when it is called, because the packages of
 # an engine can be missing: then it raises an ImportError that names the extra to install.
-BACKENDS: dict[str, Callable[..., BatchSimulator]] = {
+BACKENDS: dict[str, Callable[[], Engine]] = {
     "mujoco": _mujoco,
     "mujoco_warp": _mujoco_warp,
     "isaacgym": _isaacgym,
@@ -56,12 +54,19 @@ def make_backend(name: str, num_worlds: int, **options: Any) -> BatchSimulator:
         options: further arguments of the engine.
 
     Raises:
-        ValueError: the name is unknown (the message lists the known ones), or `num_worlds` is less
-            than 1.
+        ValueError: the name is unknown (the message lists the known ones), or `num_worlds` is not a
+            whole number of at least 1.
+        TypeError: the engine has no such argument; the message lists the known ones.
         ImportError: the packages of the engine are not installed.
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
-    if num_worlds < 1:
-        raise ValueError(f"at least one world is needed, got {num_worlds}")
-    return BACKENDS[name](num_worlds, **options)
+    if not isinstance(num_worlds, int) or num_worlds < 1:
+        raise ValueError(f"at least one world is needed, got {num_worlds!r}")
+    engine = BACKENDS[name]()
+    known = [option for option in signature(engine).parameters if option != "num_worlds"]
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(
+            f"backend={name!r} has no option {', '.join(unknown)}; known: {', '.join(known)}"
+        )
+    return engine(num_worlds, **options)

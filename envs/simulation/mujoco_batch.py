@@ -10,6 +10,7 @@ images. They need as much CPU time for the physics: 0.71 and 0.65 ms per control
 ms here (`python -m benchmarks.batch_env`, two cores).
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -54,8 +55,6 @@ class MujocoBatch:
         self._meshes = meshes
         self._lanes = [_Lane(index) for index in range(self.num_threads)]
         self._close = weakref.finalize(self, _close, self._lanes)
-        # At exit, Python has already ended the threads when it runs finalizers.
-        self._close.atexit = False  # pyrefly: ignore  # missing in its stub
 
     def build(self, scene: Scene, arm: Arm) -> None:
         """Build the worlds: the MuJoCo model is compiled once, and copied for each world."""
@@ -189,10 +188,24 @@ class _Lane:
 
     def __init__(self, index: int) -> None:
         self.renderers = Renderers()
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix=f"mujoco-{index}")
+        self.executor = ThreadPoolExecutor(
+            1, f"mujoco-{index}", initializer=_close_at_end, initargs=(self.renderers,)
+        )
+
+
+_of_thread = threading.local()
+
+
+class _End:
+    """An object of a thread; Python deletes it, in the thread, when the thread ends."""
+
+
+def _close_at_end(renderers: Renderers) -> None:
+    """Close the renderers when this thread ends, also if it ends because Python exits."""
+    _of_thread.end = _End()
+    weakref.finalize(_of_thread.end, renderers.close)
 
 
 def _close(lanes: list[_Lane]) -> None:
     for lane in lanes:
-        lane.executor.submit(lane.renderers.close)
         lane.executor.shutdown()

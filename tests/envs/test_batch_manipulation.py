@@ -3,6 +3,9 @@
 Every comparison is with `ManipulationEnv` itself or with Gymnasium's `SyncVectorEnv` of it.
 """
 
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -201,6 +204,43 @@ def test_unknown_backend_is_an_error_that_names_the_known():
         make_vec(PICK, 2, backend="bullet")
 
 
+@pytest.mark.parametrize("num_envs", [0, -1, 2.0, "2"])
+def test_number_of_worlds_that_is_no_number_is_an_error(num_envs):
+    with pytest.raises(ValueError, match=f"at least one world is needed, got {num_envs!r}"):
+        make_vec(PICK, num_envs)
+
+
+@pytest.mark.parametrize("options", [{"worker_python": "x"}, {"backend_options": {"threads": 2}}])
+def test_option_of_another_backend_is_an_error_that_names_the_known(options):
+    with pytest.raises(TypeError, match=r"backend='mujoco' has no option .*; known: .*num_threads"):
+        make_vec(PICK, 2, **options)
+
+
+def test_worlds_can_be_advanced_in_any_order():
+    envs, observations = make_vec(PICK, 2), []
+    for order in ([0, 1], [1, 0]):
+        envs.reset(seed=3)
+        rows = np.array(order)
+        observations.append(envs.advance(np.zeros(envs.action_space.shape), rows)[0])
+    assert (observations[0]["image_front"][0] != observations[0]["image_front"][1]).any()
+    assert_same({key: values[::-1] for key, values in observations[1].items()}, observations[0])
+    envs.close()
+
+
+@pytest.mark.parametrize("keep", ["", "import os; os.kept = envs"])
+def test_program_may_end_without_closing_the_worlds(keep):
+    program = f"""
+from tests.envs.test_batch_manipulation import PICK, make_vec
+envs = make_vec(PICK, 3)
+envs.reset(seed=0)
+{keep}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_unknown_option_is_an_error():
     with pytest.raises(TypeError, match="colour"):
         make_vec(PICK, 2, colour="red")
@@ -275,7 +315,7 @@ class Projection:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_tensors_of_a_backend_reach_the_encoder_without_a_copy(monkeypatch, mode):
-    monkeypatch.setitem(BACKENDS, "tensor", TensorBatch)
+    monkeypatch.setitem(BACKENDS, "tensor", lambda: TensorBatch)
     results = []
     for backend in ("mujoco", "tensor"):
         encoder = Projection()

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...arms.arm import Arm
+from ...arms.meshes import Meshes
 from ...geometry import Floats
 from ..batch import Rows, chosen_rows
 from ..mujoco_backend import MujocoSimulator
@@ -50,7 +51,8 @@ class IsaacGymBatch:
         self,
         num_worlds: int,
         *,
-        worker_python: str | Path,
+        worker_python: str | Path = "",
+        meshes: Meshes | None = None,
         device: str = "cuda:0",
         graphics_device: int = 0,
         device_images: bool = False,
@@ -60,7 +62,8 @@ class IsaacGymBatch:
 
         Args:
             num_worlds: the number of worlds.
-            worker_python: the Python 3.8 in which Isaac Gym is installed.
+            worker_python: the Python 3.8 in which Isaac Gym is installed; needed.
+            meshes: None; images always show the arm's primitive shapes.
             device: where the worker simulates: `cuda:<index>`, or `cpu`.
             graphics_device: index of the GPU that renders.
             device_images: True: `render` returns torch tensors on the GPU, and no image is copied
@@ -69,8 +72,15 @@ class IsaacGymBatch:
                 take ten minutes.
 
         Raises:
-            ValueError: `device` is unknown.
+            ValueError: `worker_python` is missing, there are meshes, or `device` is unknown.
         """
+        if not worker_python:
+            raise ValueError(
+                "backend='isaacgym' needs worker_python=..., the Python 3.8 in which Isaac Gym is "
+                "installed (see docs/isaac_gym.md)"
+            )
+        if meshes is not None:
+            raise ValueError("backend='isaacgym' shows primitive shapes: leave out visuals='mesh'")
         if device != "cpu" and not device.removeprefix("cuda:").isdigit():
             raise ValueError(f"device must be 'cpu' or 'cuda:<index>', got {device!r}")
         self.num_worlds = num_worlds

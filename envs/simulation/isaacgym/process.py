@@ -2,17 +2,20 @@
 
 import os
 import queue
+import select
+import shutil
 import signal
 import subprocess
 import threading
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-from .worker.frames import read_frame, write_frame
+from .worker.frames import frame, read_frame
 
 _FOLDER = Path(__file__).parent
 _NUM_LINES = 30  # of the worker's last messages in an error
@@ -41,9 +44,11 @@ class WorkerProcess:
             ValueError: `python` is not a program.
         """
         self.timeout_s = timeout_s
-        self._python = str(python)
+        program = shutil.which(os.path.expanduser(python))
+        # The worker has another working directory. Links stay, because a venv consists of them.
+        self._python = os.path.abspath(program or python)
         self._messages: deque[str] = deque(maxlen=_NUM_LINES)
-        started: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+        started: queue.SimpleQueue[subprocess.Popen[bytes] | Exception] = queue.SimpleQueue()
         thread = threading.Thread(
             target=_keep,
             args=(self._python, started, self._messages),
@@ -52,11 +57,11 @@ class WorkerProcess:
         )
         thread.start()
         process = started.get()
-        if isinstance(process, OSError):
+        if isinstance(process, Exception):
             raise ValueError(
-                f"worker_python={self._python!r} does not start: {process.strerror}; it must be "
-                "the Python 3.8 in which Isaac Gym is installed (see docs/isaac_gym.md)"
-            )
+                f"worker_python={str(python)!r} does not start: {process}; it must be the Python "
+                "3.8 in which Isaac Gym is installed (see docs/isaac_gym.md)"
+            ) from process
         self._thread, self._process = thread, process
         self._failure: WorkerError | None = None
         self._end = weakref.finalize(self, _end, process, thread)
@@ -83,13 +88,14 @@ class WorkerProcess:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
         try:
-            write_frame(cast(BinaryIO, self._process.stdin), {"command": command, **arguments})
+            self._write(frame({"command": command, **arguments}), deadline)
             reply = read_frame(lambda size: self._read(size, deadline))
         except (EOFError, OSError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 what = f"did not answer {command!r} within {limit_s:g} s, and was ended"
             else:
-                self._process.wait(_END_S)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_END_S)
                 what = f"ended {_ending(self._process)} during {command!r}"
             self._fail(what)
             raise cast(WorkerError, self._failure) from None
@@ -97,7 +103,10 @@ class WorkerProcess:
             self._fail(f"was ended, because {command!r} was interrupted")
             raise
         if "error" in reply:
-            error = WorkerError(f"the Isaac Gym worker failed in {command!r}: {reply['error']}")
+            error = WorkerError(
+                f"the Isaac Gym worker failed in {command!r}: {reply['error']} "
+                f"(worker_python={self._python})"
+            )
             error.add_note(f"in the worker:\n{reply['traceback']}")
             raise error
         return reply["result"]
@@ -107,6 +116,17 @@ class WorkerProcess:
         if self._failure is None:
             self._failure = WorkerError("the Isaac Gym worker is closed")
         self._end()
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        """Write a command; a worker that hangs does not read, so the pipe can be full."""
+        stream = cast(Any, self._process.stdin).fileno()
+        ready = select.poll()
+        ready.register(stream, select.POLLOUT)
+        while data:
+            if not ready.poll(1e3 * max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            # Into a pipe that is ready, this many bytes can be written without waiting.
+            data = data[os.write(stream, data[: select.PIPE_BUF]) :]
 
     def _read(self, size: int, deadline: float) -> bytes:
         """Read `size` bytes of the answer, or fewer if the worker ended."""
@@ -127,13 +147,14 @@ class WorkerProcess:
         self._end()
         lines = "".join(f"\n    {line}" for line in self._messages) or " none"
         self._failure = WorkerError(
-            f"the Isaac Gym worker {what}; create a new simulator. Its last messages:{lines}"
+            f"the Isaac Gym worker {what} (worker_python={self._python}); create a new simulator. "
+            f"Its last messages:{lines}"
         )
 
 
 def _keep(
     python: str,
-    started: "queue.SimpleQueue[subprocess.Popen[bytes] | OSError]",
+    started: "queue.SimpleQueue[subprocess.Popen[bytes] | Exception]",
     messages: deque[str],
 ) -> None:
     """Start the worker, and collect what it writes to stderr until it ends.
@@ -152,7 +173,7 @@ def _keep(
             bufsize=0,
             start_new_session=True,  # Ctrl-C in a terminal reaches only this process
         )
-    except OSError as error:
+    except Exception as error:  # whatever it is: the other thread waits for it
         started.put(error)
         return
     started.put(process)
@@ -172,7 +193,7 @@ def worker_environment(python: str) -> dict[str, str]:
         for key, value in os.environ.items()
         if key not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV")
     }
-    libraries = [str(Path(python).resolve().parents[1] / "lib")]
+    libraries = [str(Path(python).resolve().parent.parent / "lib")]
     if "LD_LIBRARY_PATH" in variables:
         libraries.append(variables["LD_LIBRARY_PATH"])
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.catalogue import make_vec
 from envs.simulation.backends import make_backend
 from envs.simulation.isaacgym.batch import IsaacGymBatch
 from envs.simulation.isaacgym.process import WorkerError, WorkerProcess, worker_environment
@@ -229,9 +230,45 @@ def test_what_the_worker_prints_is_in_the_error(tmp_path):
 
 def test_python_without_isaacgym_is_an_error_that_says_so():
     simulator = IsaacGymBatch(1, worker_python=sys.executable)
-    with pytest.raises(WorkerError, match="No module named 'isaacgym'"):
+    with pytest.raises(WorkerError, match=f"No module named 'isaacgym'.*{sys.executable}"):
         simulator.build(SCENE, ARM)
     simulator.close()
+
+
+def test_worker_python_is_relative_to_the_folder_of_the_client(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    program = fake_python(tmp_path / "bin")
+    monkeypatch.chdir(tmp_path)
+    process = WorkerProcess(f"bin/{program.name}", timeout_s=60.0)
+    assert process.ask("hello")["fake"]
+    process.close()
+
+
+def test_worker_that_does_not_read_a_long_command_is_told_within_the_time_out(tmp_path):
+    process = WorkerProcess(fake_python(tmp_path), timeout_s=60.0)
+    process.ask("hello")
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerError, match=r"did not answer 'paint' within 0.5 s"):
+        process.ask("paint", timeout_s=0.5, rows=[0] * 1_000_000, colors=[])
+    assert is_gone(process.pid)
+    process.close()
+
+
+def test_long_command_reaches_the_worker_whole(tmp_path):
+    process = WorkerProcess(fake_python(tmp_path), timeout_s=60.0)
+    with pytest.raises(WorkerError, match="'Commands' object has no attribute 'do_x'"):
+        process.ask("x", rows=[0] * 1_000_000)
+    assert process.ask("hello")["fake"]
+    process.close()
+
+
+def test_environment_that_cannot_be_built_leaves_no_worker(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(IsaacGymBatch, "_start", lambda self: made.append(self) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_vec(env_id="toto/FrankaPick-v0", num_envs=1, backend="isaacgym", worker_python="x")
+    (simulator,) = made
+    assert not simulator._folder.exists()
 
 
 def test_refused_preparation_is_an_error_that_says_so(make):
@@ -252,7 +289,9 @@ def test_diverged_physics_is_an_error_that_names_the_worlds(make):
     ("options", "match"),
     [
         ({"worker_python": "/nowhere/python"}, r"worker_python='/nowhere/python' does not start"),
+        ({"worker_python": "/tmp"}, r"worker_python='/tmp' does not start"),
         ({}, "needs worker_python"),
+        ({"worker_python": sys.executable, "meshes": object()}, "leave out visuals='mesh'"),
         ({"worker_python": sys.executable, "device": "gpu"}, "device must be"),
     ],
 )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, BinaryIO, Callable
+from typing import Any, Callable
 
 _LENGTH = struct.Struct(">I")
 
 
-def write_frame(stream: BinaryIO, message: dict[str, Any]) -> None:
-    """Write one message to a stream."""
+def frame(message: dict[str, Any]) -> bytes:
+    """Return the bytes of one message."""
     body = json.dumps(message).encode()
-    stream.write(_LENGTH.pack(len(body)) + body)
-    stream.flush()
+    return _LENGTH.pack(len(body)) + body
 
 
 def read_frame(read: Callable[[int], bytes]) -> dict[str, Any]:

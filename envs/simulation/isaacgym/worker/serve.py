@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .frames import read_frame, write_frame
+from .frames import frame, read_frame
 
 _PR_SET_PDEATHSIG = 1
 
@@ -34,7 +34,8 @@ def main() -> None:
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             reply = {"error": message, "traceback": traceback.format_exc()}
-        write_frame(replies, reply)
+        replies.write(frame(reply))
+        replies.flush()
     os._exit(0)  # Isaac Gym can crash while Python shuts down
 
 
