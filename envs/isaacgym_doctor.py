@@ -24,6 +24,7 @@ import numpy as np
 
 from toto_robot.files import write_json
 
+from .backend_check import run_experts
 from .batch_manipulation import BatchManipulationEnv
 from .catalogue import make_vec
 from .experts import EXPERTS
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report[name], found = check(settings)
         # Isaac Gym fails in many ways, and this command reports all of them.
         except Exception as error:
-            report[name], found = {"error": str(error)}, [str(error)]
+            text = str(error) or type(error).__name__
+            report[name], found = {"error": text}, [text]
         took = time.monotonic() - start
         result = "; ".join(found) or "works"
         print(f"{name:16}{result}  {_short(report[name])}  ({took:.0f} s)", flush=True)
@@ -218,14 +220,9 @@ def _check_experts(settings: dict[str, str]) -> tuple[Report, list[str]]:
     successes = {}
     for env_id, expert_class in EXPERTS.items():
         envs = _make(settings, env_id, 8, cameras=(), privileged=True)
-        experts = [expert_class() for _ in range(8)]
-        observations, infos = envs.reset(seed=_SEED)
-        for _ in range(envs.design.num_steps):
-            rows = [{key: values[i] for key, values in observations.items()} for i in range(8)]
-            actions = [expert.act(row) for expert, row in zip(experts, rows, strict=True)]
-            observations, *_, infos = envs.step(np.stack(actions))
+        steps = run_experts(envs, expert_class().act, range(_SEED, _SEED + 8))
         envs.close()
-        successes[env_id] = int(infos["success"].sum())
+        successes[env_id] = sum(taken is not None for taken in steps)
     failing = [f"{name}: {count} of 8" for name, count in successes.items() if count < 6]
     return {"successes_of_8": successes}, failing
 

@@ -42,6 +42,16 @@ def test_python_without_isaac_gym_ends_the_checks_with_its_reason(monkeypatch, t
     assert "No module named 'isaacgym'" in capsys.readouterr().out
 
 
+def test_check_that_fails_without_a_message_is_a_problem(monkeypatch, tmp_path, capsys):
+    def fail(_):
+        raise AssertionError
+
+    monkeypatch.setitem(isaacgym_doctor.CHECKS, "rest", fail)
+    status, report = run(monkeypatch, tmp_path, sys.executable, "rest")
+    assert (status, report["problems"]) == (1, ["rest: AssertionError"])
+    assert "rest            AssertionError" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_fault_of_one_check_is_a_problem_and_the_others_run(monkeypatch, tmp_path):
     python = fake_python(tmp_path, faults="crash=create_camera_sensor:1")
