@@ -52,7 +52,7 @@ class BackendCheckConfig:
         first_seed: seed of the first episode; each further episode adds 1.
         num_envs: number of worlds that run at the same time.
         images: number of starts that are rendered by each camera; 0: none.
-        randomise: randomisation groups of a second set of images; empty: only the default look.
+        randomise: randomisation groups of a second set of images; empty: no second set.
         encoder: settings of the encoder, a Toto.
     """
 
@@ -193,7 +193,7 @@ def _compare_experts(config: BackendCheckConfig, env_id: str) -> dict[str, Any]:
 def _compare_images(
     config: BackendCheckConfig, env_id: str, encoder: Any
 ) -> dict[str, dict[str, float]]:
-    """Return the differences of the images of both engines, by look and camera."""
+    """Return the differences of the images of both engines, by appearance and camera."""
     looks: dict[str, tuple[str, ...]] = {"default": ()}
     if config.randomise:
         looks["randomised"] = config.randomise

@@ -67,7 +67,7 @@ class RetestConfig:
     Attributes:
         claim: the claim.
         scale: sizes of models, data and training.
-        data: folder of the data, see `Claim.data`; null: data sets of moving shapes are drawn.
+        data: folder of the data, see `Claim.data`; null: the command makes a synthetic data set.
         seeds: random seeds. Each compared model is trained and measured with each of them.
     """
 
@@ -109,7 +109,7 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
     notes |= {"seeds": list(config.seeds), "scale": to_dict(config.scale)}
     print(write_finding(out, finding, claim.statement, notes))
     if config.data is None and claim.data != "none":
-        print("the data were drawn: this verdict is only an example; give data=FOLDER")
+        print("the data are synthetic: this verdict is only an example; set data=FOLDER")
     return finding
 
 
@@ -121,8 +121,8 @@ def _plan(runs: Runs, config: RetestConfig) -> str:
     text += f"{len(config.seeds)} seeds, {len(units)} runs"
     minutes = [_training_minutes(one) for one in runs.unfinished_trainings()]
     if minutes:
-        text += f"; {len(minutes)} trainings take about {sum(minutes):.1f} minutes here, the rest "
-        text += "(tokens, probes) comes on top"
+        text += f"; {len(minutes)} trainings take about {sum(minutes):.1f} minutes here; tokens "
+        text += "and probes take additional time"
     return text
 
 

@@ -69,7 +69,7 @@ def test_a_claim_says_its_verdict_and_resumes(tmp_path):
     done = retest(line)
     assert done.code == 0, done.err
     assert "2 kinds of runs (tokens, orders), 1 seeds, 2 runs" in done.out
-    assert "the data were drawn: this verdict is only an example" in done.out
+    assert "the data are synthetic: this verdict is only an example" in done.out
     found = json.loads((tmp_path / "out/results.json").read_text())
     assert found["verdict"] in done.out.splitlines()[-3]
     assert found["rows"][0]["name"] == "video"

@@ -70,7 +70,7 @@ class Comparison:
         """Check that the pairs contain names of `arms`."""
         known = {arm.name for arm in self.arms}
         if unknown := {n for pair in self.pairs for n in (pair.above, pair.below)} - known:
-            raise ValueError(f"pairs: {sorted(unknown)} are not among the arms {sorted(known)}")
+            raise ValueError(f"pairs: {sorted(unknown)} are not in `arms`: {sorted(known)}")
 
     def evaluate(self, runs: Runs) -> Finding:
         """Return the accuracy of each variant and the difference of each pair."""

@@ -2,9 +2,9 @@
 
 The small tokenizer `light` rounds five channels of an image cell. The five rounded numbers are the
 digits of a code. During training, the embedding of a code is a vector of its own, plus one vector
-for each of its digits. So a code that is rare in the training data learns from the codes with which
-it shares digits. After training, the sums are the rows of a plain embedding matrix. Thus the model
-is the same as without this module.
+for each of its digits. So codes with common digits also train the embedding of a code that
+is rare in the training data. After training, the sums are the rows of an ordinary embedding matrix.
+Thus the model is the same as without this module.
 
 Shapes: v vocabulary, n digits of all channels (their sum), d width.
 """
@@ -37,7 +37,7 @@ def use_digits(model: CausalModel, levels: Sequence[int]) -> None:
 
 
 def fold_digits(model: CausalModel) -> None:
-    """Replace the sums that `use_digits` introduced by a plain matrix, in place."""
+    """Replace the sums that `use_digits` introduced by an ordinary matrix, in place."""
     for module in _matrices(model):
         remove_parametrizations(module, "weight", leave_parametrized=True)
 

@@ -54,7 +54,7 @@ class LabelsConfig:
             `toto_robot.recognition.imagenet`. null: the sorted names of the folders.
         test_share: share of each class's examples that are test examples, if the data has no given
             test examples.
-        crops: number of random views of each training image or video, used in turns. 0 uses the
+        crops: number of random views of each training image or video, used in turn. 0 uses the
             views of the test.
         mirror: true if half of the random views are mirrored; false for classes that depend on left
             and right.

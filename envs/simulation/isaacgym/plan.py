@@ -246,7 +246,7 @@ def _filters(model: Any) -> dict[str, int]:
             groups.append(names)
     for (first, names), (second, others) in combinations(kinds.items(), 2):
         if not (first[0] & second[1] or second[0] & first[1]):
-            raise ValueError(f"no filter keeps {sorted(names)} from {sorted(others)}")
+            raise ValueError(f"no collision filter separates {sorted(names)} from {sorted(others)}")
     groups.append(static)
     for signature in model.exclude_signature:
         pair = (int(signature) >> 16, int(signature) & 0xFFFF)
