@@ -123,7 +123,7 @@ def score_predictions(
             published=name == "published",
             top_k=top_k,
             groups=groups,
-            resamples=resamples,
+            resamples=resamples if len(videos) > 1 else 0,  # one video has no interval
             seed=seed,
         )
         for name in ("published", "corrected")

@@ -110,7 +110,8 @@ class KineticsVideos:
         """List the clips.
 
         Raises:
-            ValueError: a table or the folder is missing or damaged, or a label is not a class.
+            ValueError: a table or the folder is missing or damaged, a clip is a training and a test
+                clip, or a label is not a class.
         """
         rows: list[_Row] = []
         problems: list[Problem] = []
@@ -126,6 +127,11 @@ class KineticsVideos:
                 Problem(file=name, field=f"youtube_id in {csv.name}", problem="no such video")
                 for name in listing.missing
             ]
+        seen: set[Path] = set()
+        for row in rows:
+            if row.file in seen:
+                raise ValueError(f"{row.place} is listed twice, or for training and for tests")
+            seen.add(row.file)
         given = None if self.classes is None else read_class_list(self.classes)
         classes = given or _labels(row for row in rows if not row.is_test)
         return _listing(rows, classes, self.classes or self.train_csv, problems)

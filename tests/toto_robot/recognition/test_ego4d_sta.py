@@ -73,6 +73,16 @@ def test_ego4d_sta_scores_a_file_as_published_and_corrected(tmp_path, key):
     assert any(line.split()[-4:] == ["15.20", "6.75", "5.41", "2.70"] for line in table)
 
 
+def test_one_video_has_no_interval(tmp_path):
+    real, found = annotations(), predictions()
+    del real["annotations"][2], found["results"]["b_0000030"]
+    done = score(tmp_path, real, found)
+    assert done.code == 0, done.err
+    scores = json.loads((tmp_path / "out/results.json").read_text())["corrected"]
+    assert scores["noun"] == 100
+    assert scores["noun_interval"] is None
+
+
 def test_top_1_keeps_false_positives_and_intervals_can_be_left_out(tmp_path):
     found = predictions()
     found["results"]["a_0000045"].append({**ROW, "box": [100, 20, 120, 40], "score": 0.95})

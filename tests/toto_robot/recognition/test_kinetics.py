@@ -387,3 +387,13 @@ def test_wrong_settings_and_tables_are_named(tmp_path, change, words, message):
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_clip_of_both_tables_is_named(tmp_path):
+    write_kinetics(tmp_path)
+    row = (tmp_path / "train.csv").read_text().splitlines()[1]
+    with (tmp_path / "validate.csv").open("a") as file:
+        file.write(row.replace(",train", ",validate") + "\n")
+    done = run(MODULE, kinetics_line(tmp_path))
+    assert done.code == 1
+    assert "validate.csv: th0_-x_000000_000010 is listed twice" in done.err
