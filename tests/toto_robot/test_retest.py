@@ -162,6 +162,20 @@ def test_the_interval_over_seeds_and_examples_covers_the_mean():
     assert (alone.low, alone.high, alone.by_seed) == (1, 1, (1,))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "least", "most"), [(3, 75, 85), (5, 82, 92)])
+def test_the_interval_is_too_short_if_the_few_seeds_differ_most(seeds, least, most):
+    """The documentation of the re-tests has these shares."""
+    covered = 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        of_seed, of_example = rng.normal(0, 0.1, seeds), rng.normal(0, 0.2, 300)
+        values = of_seed[:, None] + of_example + rng.normal(0, 0.3, (seeds, 300))
+        bound = crossed_bootstrap(list(values), [np.arange(300)] * seeds)
+        covered += bound.low <= 0 <= bound.high
+    assert least <= covered / 2 <= most
+
+
 def write_probe(folder, correct, groups=None):
     folder.mkdir(parents=True)
     number = correct.shape[1]
