@@ -72,6 +72,8 @@ class ProbeConfig:
         for name in ("epochs", "batch", "part"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.head == "batch_norm_linear" and self.part < 2:
+            raise ValueError("head=batch_norm_linear needs a part of at least 2 examples, got 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -129,6 +129,12 @@ def test_the_protocols_of_peers(name, kind, head, rate):
     )
 
 
+def test_a_batch_norm_head_needs_two_examples_in_a_pass():
+    data, _ = compose("imagenet", ["probe=mae", "probe.part=1"])
+    with pytest.raises(ValueError, match="needs a part of at least 2 examples"):
+        from_dict(ImageNetConfig, data)
+
+
 @pytest.mark.parametrize("probe", ["mae", "dino"])
 def test_imagenet_trains_with_the_protocol_of_a_peer(tmp_path, probe):
     rng = np.random.default_rng(0)
