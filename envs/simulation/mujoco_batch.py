@@ -176,7 +176,13 @@ class MujocoBatch:
             for index, lane in enumerate(self._lanes)
             if (its := [row for row in chosen if row % self.num_threads == index])
         ]
-        wait([lane.executor.submit(run, its) for lane, its in parts])
+        running = []
+        try:
+            running += (lane.executor.submit(run, its) for lane, its in parts)
+            wait(running)
+        except BaseException:  # Ctrl-C: afterwards, no thread may still use its worlds
+            wait(running)
+            raise
         if errors:
             first = min(errors)
             errors[first].add_note(f"in world {first} of {self.num_worlds}")

@@ -5,6 +5,7 @@ Every comparison is with `ManipulationEnv` itself or with Gymnasium's `SyncVecto
 
 import subprocess
 import sys
+import time
 
 import gymnasium
 import numpy as np
@@ -16,7 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from envs.experts import EXPERTS
 from envs.randomisation import GROUPS
 from envs.sb3 import as_sb3
+from envs.simulation import mujoco_batch
 from envs.simulation.backends import BACKENDS
+from envs.simulation.mujoco_backend import MujocoSimulator
 from envs.simulation.mujoco_batch import MujocoBatch
 from toto_robot import TotoVectorObservation
 
@@ -239,6 +242,28 @@ envs.reset(seed=0)
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_no_thread_uses_a_world_after_ctrl_c(monkeypatch):
+    envs, ended = make_vec(PICK, 2, cameras=()), []
+    envs.reset(seed=0)
+    follow = MujocoSimulator.follow
+
+    def slow(self, *arguments):
+        time.sleep(0.2)
+        follow(self, *arguments)
+        ended.append(self)
+
+    def interrupted(_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MujocoSimulator, "follow", slow)
+    monkeypatch.setattr(mujoco_batch, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(np.zeros(envs.action_space.shape))
+    assert len(ended) == 2
+    envs.close()
 
 
 def test_unknown_option_is_an_error():

@@ -72,13 +72,16 @@ class IsaacGymBatch:
                 take ten minutes.
 
         Raises:
-            ValueError: `worker_python` is missing, there are meshes, or `device` is unknown.
+            ValueError: `worker_python` is missing, there are meshes, `device` is unknown, or it is
+                `cpu` with `device_images`.
         """
         if not worker_python:
             raise ValueError(
                 "backend='isaacgym' needs worker_python=..., the Python 3.8 in which Isaac Gym is "
                 "installed (see docs/isaac_gym.md)"
             )
+        if device_images and device == "cpu":
+            raise ValueError("device_images=True needs device='cuda:<index>', got 'cpu'")
         if meshes is not None:
             raise ValueError("backend='isaacgym' shows primitive shapes: leave out visuals='mesh'")
         if device != "cpu" and not device.removeprefix("cuda:").isdigit():

@@ -291,6 +291,10 @@ def test_diverged_physics_is_an_error_that_names_the_worlds(make):
         ({"worker_python": "/nowhere/python"}, r"worker_python='/nowhere/python' does not start"),
         ({"worker_python": "/tmp"}, r"worker_python='/tmp' does not start"),
         ({}, "needs worker_python"),
+        (
+            {"worker_python": sys.executable, "device": "cpu", "device_images": True},
+            "device_images=True needs device='cuda:",
+        ),
         ({"worker_python": sys.executable, "meshes": object()}, "leave out visuals='mesh'"),
         ({"worker_python": sys.executable, "device": "gpu"}, "device must be"),
     ],

@@ -132,9 +132,10 @@ class Worlds:
         """Return the CUDA IPC handle of each camera's image buffer, by camera name."""
         from .cuda_ipc import allocate
 
-        handles = {}
+        handles, device = {}, self._dof.device.index or 0
         for index, camera in enumerate(self._plan["cameras"]):
-            self._images[index], handles[camera["name"]] = allocate(self._images[index].shape)
+            shape = self._images[index].shape
+            self._images[index], handles[camera["name"]] = allocate(shape, device)
         return handles
 
     def _ordered(self, targets: Any) -> Any:
