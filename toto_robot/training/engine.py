@@ -305,7 +305,11 @@ class _Run:
         return self._ranks.mean(spent).item()
 
     def _remaining_seconds(self) -> float:
-        """Estimate the duration of the remaining steps from one forward and backward pass each."""
+        """Estimate the duration of the remaining steps from one forward and backward pass each.
+
+        The passes do not change the model, not even the running averages of a batch norm.
+        """
+        before = [(one, one.clone()) for one in self._model.buffers()]
         total, end = 0.0, 0
         for phase in self._phases:
             begin, end = end, end + phase.steps
@@ -319,6 +323,9 @@ class _Run:
             passes = phase.batch // (self._ranks.world * phase.part)
             total += left * passes * (self._spent() - start)
         self._optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
         return total
 
     def _phase(self, phase: Phase, begin: int, bar: Any) -> bool:
