@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,9 +67,29 @@ def test_imagenet_divides_other_data_at_random_and_resumes(tmp_path):
     assert results(tmp_path / "out") == first
 
 
-def test_a_list_of_classes_sets_their_order(tmp_path):
-    from pathlib import Path
+@pytest.mark.slow  # two processes with torch
+def test_two_ranks_train_the_same_probes(tmp_path):
+    write_images(tmp_path / "data" / "train", 8)
+    write_images(tmp_path / "data" / "val", 4, seed=1)
+    words = [f"data={tmp_path}/data", "probe.head=attention", *TINY.split(), "probe.part=4"]
+    one = run(MODULE, [*words, f"out={tmp_path}/one"])
+    assert one.code == 0, one.err
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", MODULE, *words, f"out={tmp_path}/two"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("results.json") <= 1  # the first rank alone reports
+    ours, theirs = (results(tmp_path / name)["layers"] for name in ("one", "two"))
+    for row, other in zip(ours, theirs, strict=True):
+        assert other["top1"] == pytest.approx(row["top1"], abs=1 / 12)  # sums in another order
 
+
+def test_a_list_of_classes_sets_their_order(tmp_path):
     from toto_robot.recognition.imagenet import list_images
 
     write_images(tmp_path / "data" / "train", 2)
