@@ -82,8 +82,8 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
         Raises:
             TypeError: an option is unknown.
-            ValueError: the backend is unknown (the message lists the known ones), or the value of
-                an option is invalid.
+            ValueError: the backend or one of its options is unknown (the message lists the known
+                ones), or the value of an option is invalid.
             ImportError: the packages of the backend are not installed.
         """
         self.design = design = EnvDesign(arm=arm, task=task, protocol=protocol, **options)

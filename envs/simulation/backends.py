@@ -54,9 +54,8 @@ def make_backend(name: str, num_worlds: int, **options: Any) -> BatchSimulator:
         options: further arguments of the engine.
 
     Raises:
-        ValueError: the name is unknown (the message lists the known ones), or `num_worlds` is not a
-            whole number of at least 1.
-        TypeError: the engine has no such argument; the message lists the known ones.
+        ValueError: the name or an option is unknown (the message lists the known ones), or
+            `num_worlds` is not a whole number of at least 1.
         ImportError: the packages of the engine are not installed.
     """
     if name not in BACKENDS:
@@ -66,7 +65,7 @@ def make_backend(name: str, num_worlds: int, **options: Any) -> BatchSimulator:
     engine = BACKENDS[name]()
     known = [option for option in signature(engine).parameters if option != "num_worlds"]
     if unknown := sorted(set(options) - set(known)):
-        raise TypeError(
+        raise ValueError(
             f"backend={name!r} has no option {', '.join(unknown)}; known: {', '.join(known)}"
         )
     return engine(num_worlds, **options)

@@ -4,6 +4,8 @@ By default, images have no shadows, no multisampling, and few faces on round sha
 rendering without a GPU is slow.
 """
 
+import atexit
+import weakref
 from typing import Any
 
 import numpy as np
@@ -145,6 +147,9 @@ class Renderers:
         key = (*size, quality)
         if key not in self._renderers:
             self._renderers[key] = make_renderer(model, *key)
+            if not _open:  # after OpenGL was loaded, so that this runs before it ends
+                atexit.register(_close_all)
+            _open.add(self)
         renderer = self._renderers[key]
         # `Renderer.update_scene` does the same, but only for the model that it was made with.
         everything = int(mujoco.mjtCatBit.mjCAT_ALL)
@@ -156,6 +161,16 @@ class Renderers:
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+        _open.discard(self)
+
+
+_open: weakref.WeakSet[Renderers] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Close what is still open at exit; later, MuJoCo would print errors."""
+    for renderers in list(_open):
+        renderers.close()
 
 
 def fixed_camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
