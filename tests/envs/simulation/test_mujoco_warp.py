@@ -96,7 +96,9 @@ def test_every_field_of_the_model_that_an_episode_changes_is_copied():
     # rest is only in MuJoCo's model.
     unused = {"cam_mat0", "cam_pos0", "cam_poscom0", "light_pos0", "light_dir0", "light_poscom0"}
     unused |= {"dof_length", "dof_M0", "bvh_aabb"}
-    for env_id in EXPERTS:
+    for env_id in (
+        name for name in EXPERTS if name.startswith("toto/")
+    ):  # not those of other tests
         chosen, scene, drawn = variations(env_id, (*LOOKS, "object_pose"))
         host = _HostWorld()
         host.build(scene, chosen.arm)
