@@ -182,7 +182,7 @@ class Plan:
 def collect(
     pool: RolloutPool,
     store: DemoStore,
-    cache: FeatureCache,
+    cache: FeatureCache | None,
     round: Round,
     policy: Path | None,
     progress: Callable[[int], object] = lambda _: None,
@@ -196,7 +196,8 @@ def collect(
     Args:
         pool: the worker processes that run the episodes.
         store: the demonstration store. It contains all episodes of earlier rounds.
-        cache: the cache to which the embeddings of the episodes are written.
+        cache: the cache to which the embeddings of the episodes are written; None: they are not
+            kept.
         round: the settings of the round.
         policy: checkpoint of the student of the previous round; None in round 0.
         progress: called with the number of newly completed episodes, for a progress bar.
@@ -219,9 +220,10 @@ def collect(
             if index < len(store):
                 continue
             assert rollout.episode is not None
-            assert rollout.features is not None
-            # features first, so that a stored episode never has to be embedded again
-            cache.put(index, rollout.features)
+            if cache is not None:
+                assert rollout.features is not None
+                # features first, so that a stored episode never has to be embedded again
+                cache.put(index, rollout.features)
             store.append(rollout.episode)
             progress(1)
 

@@ -25,13 +25,13 @@ from toto_robot.config import from_dict, to_dict
 from toto_robot.device import choose_device
 from toto_robot.files import write_json, written_aside
 
-from ..demonstrations.store import StoreHeader, create_store
+from ..demonstrations.store import StoreHeader, create_store, read_header
 from ..evaluate import EvaluateConfig, evaluate
 from ..learning.config import TrainConfig
-from ..rollouts.job import Rollout, RolloutJob
+from ..learning.dagger import Round, collect
 from ..rollouts.pool import RolloutPool
 from ..rollouts.rollout import RolloutSpec
-from ..rollouts.seeds import EVALUATION_SEEDS, training_seed
+from ..rollouts.seeds import EVALUATION_SEEDS, NUM_RUN_SEEDS
 from ..rollouts.video import film
 from ..student import load_student
 from ..train import train
@@ -103,35 +103,22 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
             return place
         print(f"demonstrations: {config.demonstrations} episodes of {config.env.id}", flush=True)
         with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
-            store = create_store(aside, header)
-
-            def keep(rollouts: list[Rollout]) -> None:
-                for rollout in rollouts:
-                    assert rollout.episode is not None
-                    store.append(rollout.episode)
-
-            pool.run(_jobs(config, pool.group), keep)
+            collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)
     return place
 
 
-def _jobs(config: TrainConfig, group: int) -> list[RolloutJob]:
-    """Return the groups of episodes in which the expert demonstrates the task."""
-    seed = (config.seed + _DEMONSTRATION_SEED) % 100
-    return [
-        RolloutJob(
-            seeds=tuple(training_seed(seed, index) for index in some),
-            policy=None,
-            beta=1.0,
-            mixing="step",
-            mixing_seeds=tuple((seed, 0, index) for index in some),
-            recorded=True,
-            steps_after_success=config.steps_after_success,
-            round=0,
-        )
-        for first in range(0, config.demonstrations, group)
-        for some in [range(first, min(first + group, config.demonstrations))]
-    ]
+def _demonstrated(config: TrainConfig) -> Round:
+    """Return the settings for the episodes in which the expert demonstrates the task."""
+    return Round(
+        number=0,
+        first=0,
+        episodes=config.demonstrations,
+        beta=1.0,
+        mixing="step",
+        seed=(config.seed + _DEMONSTRATION_SEED) % NUM_RUN_SEEDS,
+        steps_after_success=config.steps_after_success,
+    )
 
 
 @contextmanager
@@ -168,17 +155,10 @@ def _film(
         if seed is None or path.is_file():
             continue
         if student is None:
-            interface = from_dict(StoreHeader, _store_header(folder)).interface
+            interface = read_header(folder / "train/store").interface
             student = load_student(folder / "train/policy", encoder, interface)
         assert config.env is not None
         film(path, config.env, TrainedPolicy(student, encoder), [seed])
-
-
-def _store_header(folder: Path) -> dict[str, Any]:
-    header = _read(folder / "train/store/store.json")
-    return {
-        name: header[name] for name in ("env", "interface", "tokenizer_hash", "tokens_per_frame")
-    }
 
 
 def _write_result(
@@ -196,7 +176,7 @@ def _write_result(
     steps = rounds[-1]["env_steps"] + sum(
         one["steps"] for result in measured for one in result["seeds"]
     )
-    cameras = len(_store_header(folder)["interface"]["cameras"])
+    cameras = len(read_header(folder / "train/store").interface.cameras)
     labelled = 0
     curve = []
     for entry in rounds:
