@@ -28,7 +28,7 @@ from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
 
-from .studies.config import Cell, StudyConfig, cell_folder
+from .studies.config import Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
 from .studies.results import read_results
 
@@ -141,7 +141,7 @@ def _check_results(out: Path, cells: Sequence[Cell]) -> None:
 
 
 def _is_done(out: Path, cell: Cell) -> bool:
-    return (cell_folder(out, cell) / "result.json").is_file()
+    return result_path(out, cell).is_file()
 
 
 main = command("study", StudyConfig)(study)

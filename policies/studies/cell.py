@@ -36,7 +36,7 @@ from ..rollouts.video import film
 from ..student import load_student
 from ..train import train
 from ..trained_policy import TrainedPolicy
-from .config import Cell, cell_folder
+from .config import Cell, cell_folder, result_path
 
 # Demonstrations are of other environment seeds than the episodes that DAgger collects.
 _DEMONSTRATION_SEED = 50
@@ -53,7 +53,7 @@ def run_cell(out: Path, cell: Cell) -> None:
         ValueError: the settings are not valid, or the folder holds results of other settings.
     """
     folder = cell_folder(out, cell)
-    if (folder / "result.json").is_file():
+    if result_path(out, cell).is_file():
         return
     config = cell.train_config()
     start = time.perf_counter()

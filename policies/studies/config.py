@@ -175,3 +175,8 @@ class StudyConfig:
 def cell_folder(out: Path, cell: Cell) -> Path:
     """Return the folder of a cell's results."""
     return out / "cells" / cell.name
+
+
+def result_path(out: Path, cell: Cell) -> Path:
+    """Return the path of a cell's result, which exists once the cell is finished."""
+    return cell_folder(out, cell) / "result.json"

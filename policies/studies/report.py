@@ -12,7 +12,7 @@ from toto_robot.files import write_aside, write_csv, write_json
 from toto_robot.plots import drawing
 
 from ..report import ENCODER_PHASES
-from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder
+from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder, result_path
 from .results import TRAINING, Comparison, Json, compare, curve_of, read_results
 from .statistics import Estimate, band
 
@@ -100,16 +100,12 @@ def _content(
         "columns": {name: " ".join(one.settings) for name, one in config.columns.items()},
         "done": len(results),
         "planned": len(cells),
-        "missing": [cell.name for cell in cells if _is_missing(out, cell)],
+        "missing": [cell.name for cell in cells if not result_path(out, cell).is_file()],
         "tables": tables,
         "costs": _costs(config, results),
         "videos": _videos(out, cells),
         "cells": [_cell_row(one) for one in results],
     }
-
-
-def _is_missing(out: Path, cell: Cell) -> bool:
-    return not (cell_folder(out, cell) / "result.json").is_file()
 
 
 def _table_row(one: Comparison, baseline: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.success_rates import wilson_interval
 
-from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder
+from .config import CLAIM_SEEDS, Cell, StudyConfig, result_path
 from .statistics import (
     Estimate,
     area_under,
@@ -84,7 +84,7 @@ class Comparison:
 
 def read_results(out: Path, cells: Sequence[Cell]) -> list[Json]:
     """Return the results of the finished cells, in the order of the cells."""
-    paths = [cell_folder(out, cell) / "result.json" for cell in cells]
+    paths = [result_path(out, cell) for cell in cells]
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
