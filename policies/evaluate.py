@@ -25,7 +25,7 @@ from toto_robot.config import to_dict
 from toto_robot.device import choose_device
 from toto_robot.files import write_json
 
-from .environment import AnyEnv, EnvConfig, interface_of, make_env
+from .environment import AnyEnv, EnvConfig, make_env
 from .policy import Policy
 from .report import encoder_share, time_table
 from .rollouts.evaluation import run_policy, summarise
@@ -201,9 +201,7 @@ def open_policy(folder: Path | None, spec: RolloutSpec) -> Policy:
         env.close()
         return expert
     encoder = spec.vision.build(torch.device(spec.device))
-    env = make_env(spec.env, with_images=encoder is not None, privileged=False)
-    student = load_student(folder, encoder, interface_of(env))
-    env.close()
+    student = load_student(folder, encoder, spec.interface())
     return TrainedPolicy(student, encoder)
 
 

@@ -25,7 +25,8 @@ from toto_robot.config import from_dict, to_dict
 from toto_robot.moved import moved_names
 
 from .environment import AnyEnv
-from .vision import EncoderId, VisionConfig, encoder_id
+from .frames import build_cnn
+from .vision import CnnVision, EncoderId, VisionConfig, encoder_id
 
 KIND = "student"
 # Standardised inputs are clipped to +-5: an input that hardly varied in training could become huge.
@@ -114,7 +115,10 @@ class StudentPolicy(nn.Module):
             self.register_buffer("action_middle", torch.zeros(len(interface.action)))
             self.register_buffer("action_reach", torch.ones(len(interface.action)))
         self.project_cameras = nn.ModuleList(
-            nn.Linear(dim, config.projection) for _ in range(cameras)
+            build_cnn(metadata.vision.image_size, config.projection)
+            if isinstance(metadata.vision, CnnVision)
+            else nn.Linear(dim, config.projection)
+            for _ in range(cameras)
         )
         self.project_proprio = nn.Linear(width, config.projection)
         layers: list[nn.Module] = [
@@ -201,6 +205,15 @@ class StudentPolicy(nn.Module):
         self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
     ) -> None:
         """Store mean and standard deviation of n training inputs, to standardise all inputs."""
+        if not isinstance(self.metadata.vision, CnnVision):  # whose pixels are in [-1, 1] already
+            self._standardise_embeddings(embeddings)
+        self.proprio_mean.copy_(proprio.mean(0))
+        smallest = torch.full_like(self.proprio_std, 1e-2)
+        if self._has_own_units:
+            smallest = 1e-3 * proprio.abs().amax(0).to(smallest).clamp(min=1e-6)
+        self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
+
+    def _standardise_embeddings(self, embeddings: Float[Tensor, "n c e"]) -> None:
         total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for chunk in embeddings.split(_CHUNK):
@@ -211,11 +224,6 @@ class StudentPolicy(nn.Module):
         std = (squares / len(embeddings) - mean.square()).clamp(min=0).sqrt()
         self.embedding_mean.copy_(mean)
         self.embedding_std.copy_(std.clamp(min=self.metadata.student.smallest_std))
-        self.proprio_mean.copy_(proprio.mean(0))
-        smallest = torch.full_like(self.proprio_std, 1e-2)
-        if self._has_own_units:
-            smallest = 1e-3 * proprio.abs().amax(0).to(smallest).clamp(min=1e-6)
-        self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
 
     def set_range(self, actions: Float[Tensor, "n a"]) -> None:
         """Store the smallest and largest values of n training actions as the limits of actions.

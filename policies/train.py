@@ -2,6 +2,7 @@
 
     python -m policies.train                        # the same as `make demo`
     python -m policies.train encoder=none out=runs/blind
+    python -m policies.train encoder=state out=runs/oracle
     python -m policies.train method=bc data=runs/train/store out=runs/bc
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
     python -m policies.train env=gymnasium env.id=module:Id-v0 expert=module:function out=runs/own

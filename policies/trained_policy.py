@@ -26,8 +26,19 @@ from toto_robot.encoders.hub import is_hub_name
 from toto_robot.encoders.loading import shipped_baselines, shipped_encoders
 
 from .environment import AnyEnv
+from .oracle import num_states, proprio_for
 from .student import KIND, StudentPolicy, load_student, read_metadata, read_origin
-from .vision import EpisodeEmbedder, NoVision, PixelVision, VisionConfig
+from .teacher_policy import STATE
+from .vision import (
+    Blind,
+    CnnVision,
+    EpisodeEmbedder,
+    PixelVision,
+    StateVision,
+    VisionConfig,
+)
+
+Unlocated = Blind | PixelVision | CnnVision  # encoders that have no name, folder or file
 
 
 class TrainedPolicy:
@@ -50,6 +61,11 @@ class TrainedPolicy:
         self.reset()
 
     @property
+    def needs_state(self) -> bool:
+        """Return whether observations must contain the privileged `state` (`encoder=state`)."""
+        return isinstance(self.student.metadata.vision, StateVision)
+
+    @property
     def env(self) -> AnyEnv | None:
         """Return id and options of the training environment; None: trained on data only."""
         return self.student.metadata.env
@@ -59,14 +75,15 @@ class TrainedPolicy:
 
         Args:
             observation: `image_<camera>` uint8 [h w 3] for each camera, and `proprio` float32 [p],
-                as the environment returns them. Other keys are ignored.
+                as the environment returns them; for a state oracle (`encoder=state`) also `state`.
+                Other keys are ignored.
 
         Raises:
             ValueError: an image or `proprio` is missing, or has another shape or dtype.
         """
         self._check(observation)
         inputs: dict[str, NDArray[Any]] = {
-            "proprio": np.asarray(observation["proprio"], np.float32)
+            "proprio": proprio_for(self.student.metadata.vision, observation)
         }
         if self._encoder is not None:
             images = [observation[f"image_{camera.name}"] for camera in self._cameras]
@@ -84,7 +101,10 @@ class TrainedPolicy:
 
     def _check(self, observation: Mapping[str, NDArray[Any]]) -> None:
         needed = {f"image_{one.name}": (one.height, one.width, 3) for one in self._cameras}
-        shapes = {**needed, "proprio": (len(self.interface.proprio),)}
+        states = num_states(self.interface)
+        shapes = {**needed, "proprio": (len(self.interface.proprio) - states,)}
+        if self.needs_state:
+            shapes[STATE] = (states,)
         if missing := [key for key in shapes if key not in observation]:
             raise ValueError(
                 f"this policy needs {', '.join(shapes)}; the observation lacks "
@@ -169,10 +189,10 @@ def relocated(
         ValueError: the student has no encoder, or `now` changes layer, pool or temporal context.
     """
     if now is not None:
-        if isinstance(vision, NoVision | PixelVision):
-            what = "images" if isinstance(vision, NoVision) else "an encoder, on raw pixels"
+        if isinstance(vision, Unlocated):
+            what = "images" if isinstance(vision, Blind) else "an encoder, on raw pixels"
             raise ValueError(f"{folder} was trained without {what}: remove encoder=")
-        if isinstance(now, NoVision | PixelVision):
+        if isinstance(now, Unlocated):
             raise ValueError(f"{folder} was trained with an encoder: remove encoder={now.kind}")
         place = str(now) if isinstance(now, (str, Path)) else now.name_or_path
         before = to_dict(vision)
@@ -187,7 +207,7 @@ def relocated(
                 f"encoder=FOLDER, without {', '.join(changed)}"
             )
         vision = replace(vision, name_or_path=place)
-    if not isinstance(vision, NoVision | PixelVision):
+    if not isinstance(vision, Unlocated):
         name = vision.name_or_path
         shipped = (*shipped_encoders(), *shipped_baselines())
         if not is_hub_name(name) and name not in shipped and not Path(name).exists():

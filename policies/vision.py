@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from toto_robot import FrameEncoder
@@ -13,17 +15,22 @@ from toto_robot.encoders.vision import (
     PixelVision,
     RandomVision,
     TotoVision,
-    VisionConfig,
     VitVision,
 )
+from toto_robot.encoders.vision import VisionConfig as FrozenVision
 from toto_robot.moved import moved_names
 
+from .frames import SMALLEST, SmallFrames
+
 __all__ = [
+    "CnnVision",
     "EncoderId",
     "EpisodeEmbedder",
+    "FrozenVision",
     "NoVision",
     "PixelVision",
     "RandomVision",
+    "StateVision",
     "TotoVision",
     "VisionConfig",
     "VitVision",
@@ -33,6 +40,46 @@ __all__ = [
 
 # Frames per call of the encoder, which bounds the memory; constant, so that results are equal.
 _BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateVision:
+    """Settings of a state oracle: a policy with the privileged state of the simulation as input.
+
+    No images are rendered. `policies.oracle` appends the state to the proprioception.
+    """
+
+    kind: ClassVar[str] = "state"
+
+    def build(self, device: torch.device) -> None:
+        """Return None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CnnVision:
+    """Settings of a convolutional network on pixels, which is trained together with the policy.
+
+    Attributes:
+        image_size: side of the square to which frames are averaged, pixels.
+    """
+
+    kind: ClassVar[str] = "cnn"
+    image_size: int
+
+    def __post_init__(self) -> None:
+        if self.image_size < SMALLEST:
+            raise ValueError(
+                f"encoder.image_size must be at least {SMALLEST} pixels, got {self.image_size}"
+            )
+
+    def build(self, device: torch.device) -> SmallFrames:
+        """Return the encoder, which only makes the frames smaller; the student has the network."""
+        del device
+        return SmallFrames(self.image_size)
+
+
+VisionConfig = FrozenVision | StateVision | CnnVision
+Blind = NoVision | StateVision  # settings with which no image is rendered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,8 @@ class Episode:
 
     Attributes:
         tokens: [T+1 c n], the frames of c cameras, compressed by the encoder. A frame is either n
-            token ids in uint16 (256 tokens are 512 bytes) or an embedding of n elements in float16.
-            Without cameras c is 0.
+            token ids in uint16 (256 tokens are 512 bytes), an embedding of n elements in float16,
+            or n pixel values in uint8. Without cameras c is 0.
         proprio: float32 [T+1 p], proprioception of p elements.
         labels: float32 [T a], the expert's actions. They are within [-1, 1], except for actions in
             the units of another project's data set.
@@ -44,7 +44,7 @@ class Episode:
 
     def __post_init__(self) -> None:
         for name, ndim, *dtypes in (
-            ("tokens", 3, "uint16", "float16"),
+            ("tokens", 3, "uint16", "float16", "uint8"),
             ("proprio", 2, "float32"),
             ("labels", 2, "float32"),
             ("executed", 2, "float32"),

@@ -8,11 +8,11 @@ from ..demonstrations.lerobot.others import LerobotLayout
 from ..demonstrations.robomimic import RobomimicDemonstrations
 from ..demonstrations.rpt import RptDemonstrations
 from ..demonstrations.tokenised import Which
-from ..environment import AnyEnv
+from ..environment import AnyEnv, EnvConfig
 from ..rollouts.pool import RolloutConfig
 from ..rollouts.seeds import check_run
 from ..student import StudentConfig
-from ..vision import VisionConfig
+from ..vision import StateVision, VisionConfig
 from .dagger import DaggerConfig
 from .fit import ImitationConfig
 
@@ -93,6 +93,12 @@ class TrainConfig:
             raise ValueError("env=none needs method=bc, data=<folder> and teacher=null")
         if self.expert is not None and (self.env is None or self.teacher is not None):
             raise ValueError("expert=module:function needs an environment and teacher=null")
+        if isinstance(self.encoder, StateVision) and not isinstance(self.env, EnvConfig):
+            raise ValueError(
+                "encoder=state needs an environment with a privileged state, such as "
+                "env=franka_pick; of env=gymnasium, choose entries as env.proprio, with "
+                "encoder=none"
+            )
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
         if self.evaluation_episodes < 1 or self.steps_after_success < 0:

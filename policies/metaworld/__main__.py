@@ -33,7 +33,7 @@ from toto_robot.device import choose_device
 from toto_robot.files import write_json
 from toto_robot.runs import claim, report_found
 
-from ..vision import VisionConfig
+from ..vision import FrozenVision
 from .cloning import CloningConfig, clone, evaluate, run_expert
 from .probes import ProbeConfig, probe
 from .process import Appearance, SceneConfig, SuiteProcess, install_metaworld, require_python
@@ -70,7 +70,7 @@ class MetaworldConfig:
         device: device of encoders and policies: `cpu`, `cuda`, or `auto`.
     """
 
-    encoder: VisionConfig
+    encoder: FrozenVision
     layers: tuple[int, ...] | None
     controls: tuple[Control, ...]
     parts: tuple[Literal["probes", "cloning"], ...]

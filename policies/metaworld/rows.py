@@ -21,7 +21,7 @@ from toto_robot.encoders.loading import load_toto
 from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.files import written_aside
 
-from ..vision import NoVision, PixelVision, TotoVision, VisionConfig, VitVision, embed_episode
+from ..vision import FrozenVision, NoVision, PixelVision, TotoVision, VitVision, embed_episode
 from .recordings import Recording
 
 __all__ = ["Control", "JoinedEncoder", "Row", "embeddings", "rows_of"]
@@ -43,7 +43,7 @@ class Row:
 
     name: str
     key: str
-    vision: VisionConfig
+    vision: FrozenVision
     encoder: FrameEncoder | None
 
 
@@ -107,7 +107,7 @@ class _JoinedStreams:
 
 
 def rows_of(
-    vision: VisionConfig,
+    vision: FrozenVision,
     layers: tuple[int, ...] | None,
     controls: Sequence[Control],
     device: torch.device,
@@ -136,7 +136,7 @@ def rows_of(
 
 
 def _row(
-    vision: VisionConfig, layers: tuple[int, ...] | None, device: torch.device, *, untrained: bool
+    vision: FrozenVision, layers: tuple[int, ...] | None, device: torch.device, *, untrained: bool
 ) -> Row:
     if layers is not None and not isinstance(vision, TotoVision):
         raise ValueError(f"layers: only a Toto has layers to concatenate, got {vision.kind}")
@@ -158,7 +158,7 @@ def _row(
     return Row(name=name, key=key, vision=vision, encoder=encoder)
 
 
-def _build(vision: VisionConfig, device: torch.device, untrained: bool) -> FrameEncoder | None:
+def _build(vision: FrozenVision, device: torch.device, untrained: bool) -> FrameEncoder | None:
     """Load an encoder, or its copy with random weights."""
     if not untrained:
         return vision.build(device)

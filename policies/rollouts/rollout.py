@@ -33,11 +33,12 @@ from toto_robot.encoders.contract import Codes, compress_each
 from toto_robot.moved import moved_names
 
 from ..demonstrations.episode import Episode
-from ..environment import AnyEnv, describe_env, interface_of, is_batched, make_batch, make_env
+from ..environment import AnyEnv, describe_env, is_batched, make_batch, make_env
+from ..oracle import interface_for, proprio_for
 from ..policy import Policy
 from ..student import StudentPolicy, load_student
 from ..teacher_policy import STATE, TeacherPolicy, choose_expert
-from ..vision import EpisodeEmbedder, VisionConfig
+from ..vision import Blind, EpisodeEmbedder, StateVision, VisionConfig
 from .group_envs import BatchEnvs, GroupEnvs, Observation, SeparateEnvs, StepResult
 from .job import PhaseClock, Rollout, RolloutJob
 
@@ -63,7 +64,7 @@ class RolloutSpec:
     expert: str | None = None
 
     def interface(self) -> Interface:
-        """Return the action and observation spec of the environment.
+        """Return the action and observation spec of policies in the environment.
 
         If an expert or a teacher is needed, also check that it can be opened.
 
@@ -75,7 +76,7 @@ class RolloutSpec:
         env = self.make()
         if self.privileged:
             self.make_expert(env)
-        interface = interface_of(env)
+        interface = interface_for(self.vision, env)
         env.close()
         if is_batched(self.env):
             self._make_batch(1).close()
@@ -89,17 +90,25 @@ class RolloutSpec:
 
     def _make_batch(self, num_envs: int) -> BatchManipulationEnv:
         assert is_batched(self.env)
-        with_images = self.vision.kind != "none"
-        return make_batch(self.env, num_envs, with_images=with_images, privileged=self.privileged)
+        return make_batch(
+            self.env, num_envs, with_images=self._with_images, privileged=self._shows_state
+        )
 
     def make(self) -> gymnasium.Env[Any, Any]:
         """Make the environment, without images if there is no encoder."""
-        with_images = self.vision.kind != "none"
-        return make_env(self.env, with_images=with_images, privileged=self.privileged)
+        return make_env(self.env, with_images=self._with_images, privileged=self._shows_state)
+
+    @property
+    def _with_images(self) -> bool:
+        return not isinstance(self.vision, Blind)
+
+    @property
+    def _shows_state(self) -> bool:
+        return self.privileged or isinstance(self.vision, StateVision)
 
     def describe_env(self) -> str:
         """Return the text of `policies.environment.describe_env` for this environment."""
-        return describe_env(self.env, with_images=self.vision.kind != "none")
+        return describe_env(self.env, with_images=self._with_images)
 
     def make_expert(self, env: gymnasium.Env[Any, Any]) -> Policy:
         """Make the expert, or open the teacher, that acts in an environment."""
@@ -195,7 +204,7 @@ class RolloutWorker:
         self._students: dict[Path, StudentPolicy] = {}
         self.encoder = spec.vision.build(torch.device(spec.device))
         self._envs = spec.make_envs()
-        self.interface: Interface = interface_of(self._envs.example)
+        self.interface: Interface = interface_for(spec.vision, self._envs.example)
         self._cameras = self.interface.camera_names if self.encoder is not None else ()
 
     def run(self, job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
@@ -295,7 +304,7 @@ class RolloutWorker:
         """
         cameras = self._cameras
         for state in states:
-            state.proprio.append(np.asarray(state.observation["proprio"], np.float32))
+            state.proprio.append(proprio_for(self._spec.vision, state.observation))
         if self.encoder is None or embedder is None or not (job.recorded or job.policy is not None):
             nothing = np.zeros((0, 0), np.uint16)
             for state in states:

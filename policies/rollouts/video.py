@@ -60,7 +60,8 @@ def film_each(
 
 def _make_env(config: AnyEnv, policy: Policy) -> gymnasium.Env[Any, Any]:
     with_images = isinstance(policy, TrainedPolicy)
-    return make_env(config, with_images=with_images, privileged=not with_images, filmed=True)
+    privileged = policy.needs_state if isinstance(policy, TrainedPolicy) else True
+    return make_env(config, with_images=with_images, privileged=privileged, filmed=True)
 
 
 def _run(

@@ -65,6 +65,7 @@ class StudentAgent:
                 than the robot has, the encoder is not the encoder of the training, or the
                 encoder cannot compute surprisal.
         """
+        from policies.oracle import require_state
         from policies.student import read_metadata, read_origin
         from policies.trained_policy import find_checkpoint, open_student
         from policies.vision import encoder_id
@@ -72,6 +73,7 @@ class StudentAgent:
 
         folder, _ = find_checkpoint(folder)
         metadata, self.origin = read_metadata(folder), read_origin(folder)
+        require_state(str(folder), metadata.interface, interface)
         self.interface, self.note = fit_interface(metadata.interface, interface, str(folder))
         self._columns = proprio_columns(metadata.interface, interface)
         self._student, self._encoder = open_student(folder, device, encoder, self.interface)

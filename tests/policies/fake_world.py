@@ -30,6 +30,7 @@ class ReachEnv(gymnasium.Env):
     """Move a point to a bright square that only the image (and the privileged state) shows."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    state_names = ("x", "y", "goal_x", "goal_y")
 
     def __init__(self, cameras=("eye",), privileged=False, render_mode=None):
         self.render_mode = render_mode

@@ -1,0 +1,93 @@
+"""Small frames as codes, for a convolutional network that is trained end to end with the policy.
+
+The frozen encoders compute embeddings with fixed weights. Here the embedding of a frame is its
+pixels, and the network that reads them belongs to the student: `NatureCNN` of Stable-Baselines3,
+after Mnih et al., Nature 518 (2015).
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from toto_robot.encoders.contract import NO_PAST, CodeFormat, Codes, IndependentFrames
+from toto_robot.tokenizers.tokenizer import check_frames
+
+SMALLEST = 36  # pixels; NatureCNN has no output for smaller images
+
+
+class SmallFrames:
+    """An encoder without a model: the codes of a frame are its pixels in uint8, at a small size.
+
+    Attributes:
+        dim: number e of values in an embedding: 3 colours x height x width.
+        layer: always 0.
+        pool: name of the embedding, such as `frame64`.
+        past: always `NO_PAST`, because an embedding depends on one frame only.
+        image_size: side of the square to which frames are averaged, pixels.
+        weights_hash: hash of the method, which has no weights.
+    """
+
+    past = NO_PAST
+
+    def __init__(self, image_size: int) -> None:
+        self.dim = 3 * image_size**2
+        self.layer, self.pool, self.image_size = 0, f"frame{image_size}", image_size
+        self.weights_hash = hashlib.sha256(self.pool.encode()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
+        return self.weights_hash
+
+    @property
+    def codes(self) -> CodeFormat:
+        """The format of the codes that `compress` returns."""
+        return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
+
+    def __call__(self, frames: np.ndarray | Tensor) -> NDArray[np.float32]:
+        """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3]."""
+        return self.embed(self.compress(frames))
+
+    def compress(self, frames: np.ndarray | Tensor) -> NDArray[np.uint8]:
+        """Return the pixels [b e] of uint8 RGB frames [b h w 3], in the order colour, row, column.
+
+        Raises:
+            TypeError: `frames` is neither a numpy array nor a tensor.
+            ValueError: dtype, channels or number of dimensions are wrong.
+        """
+        pixels = check_frames(frames).cpu().permute(0, 3, 1, 2).float()
+        return adaptive_avg_pool2d(pixels, self.image_size).round().byte().flatten(1).numpy()
+
+    def embed(self, codes: Codes) -> NDArray[np.float32]:
+        """Return the embeddings [b e], in [-1, 1], of frames from their pixels [b e].
+
+        Raises:
+            ValueError: the codes are not pixels in uint8.
+        """
+        if codes.dtype != np.uint8:
+            raise ValueError(f"these codes are {codes.dtype}, but pixels are uint8")
+        return codes.astype(np.float32) / np.float32(127.5) - 1
+
+    def open_streams(self, num_streams: int) -> IndependentFrames:
+        """Return streams that ignore earlier frames."""
+        del num_streams
+        return IndependentFrames(self)
+
+
+def build_cnn(image_size: int, outputs: int) -> nn.Module:
+    """Return a convolutional network with random weights, from embeddings [b e] to [b outputs].
+
+    Raises:
+        ImportError: Stable-Baselines3 is not installed.
+    """
+    from gymnasium.spaces import Box
+    from stable_baselines3.common.torch_layers import NatureCNN
+
+    shape = (3, image_size, image_size)
+    image = Box(-1.0, 1.0, shape, np.float32)
+    return nn.Sequential(
+        nn.Unflatten(1, shape), NatureCNN(image, features_dim=outputs, normalized_image=True)
+    )
