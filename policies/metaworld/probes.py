@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from toto_robot.probing.ridge import ProbeEvaluation
+from toto_robot.probing.ridge import ProbeEvaluation, principal_directions
 
 from .recordings import Recording
 from .rows import Row, embeddings
@@ -130,6 +129,8 @@ def probe(
         "inverse": (data.between, data.has_next),
         "object at rest": (data.objects, data.at_rest),
     }
+    floor = PROPRIO_FLOOR if row.encoder is None else FLOOR
+    all_frames = _reduced(data.inputs, test.inputs, config.width, floor)
     found = {}
     for name, (target, chosen) in asked.items():
         target = target[chosen].astype(np.float64)
@@ -145,13 +146,12 @@ def probe(
             penalties=config.penalties,
             seed=config.seed,
         )
-        both = name == "inverse"
-        used, shown = _reduced(
-            _chosen(data, chosen, both),
-            _chosen(test, chosen, both),
-            config.width,
-            PROPRIO_FLOOR if row.encoder is None else FLOOR,
-        )
+        used, shown = all_frames
+        if chosen is not everything:
+            both = name == "inverse"
+            used, shown = _reduced(
+                _chosen(data, chosen, both), _chosen(test, chosen, both), config.width, floor
+            )
         companions = 0
         if row.encoder is not None and name == "action+proprio":
             joints, _ = _reduced(data.proprio, data.proprio, config.width, PROPRIO_FLOOR)
@@ -183,8 +183,7 @@ def _reduced(inputs: Array, shown: Array, width: int, floor: float) -> tuple[Arr
     mean, std = values.mean(0), np.maximum(values.std(0), floor)
     scaled, other = (values - mean) / std, (shown.astype(np.float64) - mean) / std
     if scaled.shape[1] > width:
-        _, _, directions = torch.linalg.svd(torch.from_numpy(scaled), full_matrices=False)
-        basis = directions[:width].T.numpy()
+        basis = principal_directions(scaled, width)
         scaled, other = scaled @ basis, other @ basis
     return scaled, other
 

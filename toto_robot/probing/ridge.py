@@ -25,6 +25,7 @@ __all__ = [
     "Score",
     "difference",
     "fit_ridge",
+    "principal_directions",
     "rotate",
     "standardise",
 ]
@@ -292,16 +293,27 @@ def rotate(inputs: Array, width: int) -> tuple[Array, float]:
     if inputs.shape[1] <= width:
         return inputs, 1.0
     some = inputs[np.unique(np.linspace(0, len(inputs) - 1, 2 * width).astype(int))]
-    rows = torch.from_numpy(some)
-    values, vectors = torch.linalg.eigh(rows @ rows.T)
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    rank = min(width, int((values > 1e-9 * values[0]).sum()))
-    directions = rows.T @ (vectors[:, :rank] / values[:rank].sqrt())  # p k
+    directions = principal_directions(some, width)
     components = np.concatenate(
-        [inputs[i : i + BLOCK] @ directions.numpy() for i in range(0, len(inputs), BLOCK)]
+        [inputs[i : i + BLOCK] @ directions for i in range(0, len(inputs), BLOCK)]
     )
     total = float(np.square(inputs).sum())
     return components, float(np.square(components).sum()) / total if total else 1.0
+
+
+def principal_directions(rows: Array, width: int) -> Array:
+    """Return the first principal directions of centred rows [r p], at most ``width``: [p k].
+
+    They are the eigenvectors of the smaller one of the matrices [r r] and [p p] of products.
+    """
+    is_wide = rows.shape[1] > len(rows)
+    products = rows @ rows.T if is_wide else rows.T @ rows
+    values, vectors = torch.linalg.eigh(torch.from_numpy(products))
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    rank = min(width, int((values > 1e-9 * values[0]).sum()))
+    if not is_wide:
+        return vectors[:, :rank].numpy()
+    return rows.T @ (vectors[:, :rank] / values[:rank].sqrt()).numpy()
 
 
 __getattr__ = moved_names(

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from toto_robot.probing.ridge import HARDLY, ProbeEvaluation, difference, fit_ridge, rotate
+from toto_robot.probing.ridge import (
+    HARDLY,
+    ProbeEvaluation,
+    difference,
+    fit_ridge,
+    principal_directions,
+    rotate,
+)
 
 PENALTIES = (1e-5, 1e-1, 1e1)
 
@@ -151,3 +158,20 @@ def test_probes_can_be_tested_on_other_inputs_of_the_same_rows():
     ridge = fit_ridge(inputs, target, evaluation.folds, (1e-9,), np.ones(2), shown=2 * inputs)
     offset = fit_ridge(0 * inputs, target, evaluation.folds, (1.0,), np.ones(2)).predictions
     assert np.abs(ridge.predictions - 2 * target).max() < np.abs(offset).max() * 0.1
+
+
+@pytest.mark.parametrize("shape", [(30, 80), (80, 30)])
+def test_principal_directions_span_those_of_a_singular_value_decomposition(
+    shape: tuple[int, int],
+) -> None:
+    rows = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 5, shape[1])
+    rows -= rows.mean(0)
+    found = principal_directions(rows, 7)
+    wanted = np.linalg.svd(rows, full_matrices=False)[2][:7].T
+    np.testing.assert_allclose(found.T @ found, np.eye(7), atol=1e-9)
+    np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-9)
+
+
+def test_principal_directions_are_no_more_than_the_rank() -> None:
+    rows = np.outer(np.array([1.0, -1.0, 2.0, -2.0]), np.arange(6.0))
+    assert principal_directions(rows, 5).shape == (6, 1)
