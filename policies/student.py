@@ -326,6 +326,12 @@ def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | 
             )
             if before != now
         ]
+        if len(lines) == 1 and expected.weights_hash != found.weights_hash:
+            raise ValueError(
+                f"{folder} was trained with another encoder (then != now): {lines[0]}; train it "
+                "again, or set encoder= to a folder with the weights of its training (CHANGELOG.md "
+                "says where those of earlier versions of toto-nano are)"
+            )
         raise ValueError(
             f"{folder} was trained with another encoder (then != now):\n  " + "\n  ".join(lines)
         )

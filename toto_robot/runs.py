@@ -10,6 +10,8 @@ from .config import differences, from_dict, to_dict
 from .files import write_json
 from .locks import hold
 
+WEIGHTS = Path(__file__).parent / "weights"
+RECORD = "weights.json"  # hashes of the weights of encoders that the config names
 # Last names of settings that change how a run computes or saves, but not its results.
 WITHOUT_EFFECT = frozenset(
     {
@@ -30,6 +32,10 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
     than before. The new values are then saved. If the saved config does not have a setting, because
     the setting was added in a later version, the setting's default value is compared.
 
+    A config names the encoders of this package, such as ``toto-nano``, without their weights, which
+    may differ in another version. So the hashes of their weights are saved in ``weights.json``, and
+    are compared too.
+
     Other processes cannot use ``out`` until this process ends.
 
     Returns:
@@ -37,14 +43,16 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
 
     Raises:
         ValueError: another process uses ``out`` (the message names the process), or ``out`` holds a
-            run with another config (the message lists the differences).
+            run with another config or other weights (the message lists the differences).
     """
     hold(out)
     path = out / "config.json"
     asked = to_dict(config)
     if not path.exists() or not _has_results(out):
         write_json(path, asked)
+        _write_weights(out, asked)
         return ()
+    _require_same_weights(out)
     differing = require_same(read_record(path, out), config, out)
     if differing:
         write_json(path, asked)
@@ -92,6 +100,44 @@ def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _write_weights(out: Path, asked: Any) -> None:
+    """Save the hash of the weights of each encoder of this package that a config names."""
+    found = {name: _hash_of_shipped(name) for name in sorted(_texts(asked))}
+    if used := {name: digest for name, digest in found.items() if digest is not None}:
+        write_json(out / RECORD, used)
+    else:
+        (out / RECORD).unlink(missing_ok=True)
+
+
+def _require_same_weights(out: Path) -> None:
+    """Raise an error if an encoder of this package has other weights than in the run in `out`."""
+    if not (out / RECORD).is_file():
+        return
+    for name, before in read_record(out / RECORD, out).items():
+        if (now := _hash_of_shipped(name)) != before:
+            raise ValueError(
+                f"{out} holds a run with the encoder {name} of another version of toto-robot (its "
+                f"weights: {before[:12]}, of this version: {(now or 'none')[:12]}); choose another "
+                "out=, or delete it"
+            )
+
+
+def _hash_of_shipped(name: str) -> str | None:
+    """Return the sha256 of the weights of an encoder of this package; None: it has none `name`."""
+    path = WEIGHTS / name / "config.json"
+    if not name or Path(name).name != name or not path.is_file():
+        return None
+    return str(json.loads(path.read_text())["sha256"])
+
+
+def _texts(data: Any) -> set[str]:
+    """Return all texts in nested lists and mappings."""
+    if isinstance(data, str):
+        return {data}
+    parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, list) else ()
+    return {text for part in parts for text in _texts(part)}
+
+
 def work_folder(out: Path) -> Path:
     """Return the path of a hidden folder beside the file `out`, for unfinished work."""
     return out.with_name(f".{out.name}.run")
@@ -121,7 +167,9 @@ def goes_on(out: Path) -> bool:
 def _has_results(out: Path) -> bool:
     """Return whether a folder contains results of a run, in addition to its config."""
     for path in out.iterdir():
-        if path.name in ("config.json", "hydra", "tensorboard") or path.name.startswith("."):
+        if path.name in ("config.json", RECORD, "hydra", "tensorboard") or path.name.startswith(
+            "."
+        ):
             continue
         if path.is_dir() or path.stat().st_size:
             return True

@@ -179,8 +179,9 @@ def test_seeds_of_training_are_refused(first_seed):
         config("runs/train", first_seed=first_seed)
 
 
-def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path):
-    with pytest.raises(ValueError, match="state_names"):
+def test_a_teacher_says_where_it_does_not_fit(teacher, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="state_names"):
+        patch.delattr(ReachEnv, "state_names")
         evaluate(config(teacher, env=ENV), tmp_path / "out")
     with pytest.raises(ValueError, match="privileged state: remove encoder="):
         evaluate(config(teacher, encoder=toto("toto-nano")), tmp_path / "out")
@@ -221,7 +222,7 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
     evaluate(config(tmp_path / "student", encoder=toto(moved)), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["episodes"] == 3
     torch.save({"model": sizes.build().state_dict()}, file)
-    with pytest.raises(ValueError, match=r"another encoder .*\n  weights: "):
+    with pytest.raises(ValueError, match=r"another encoder .*: weights: .* set encoder="):
         evaluate(config(tmp_path / "student"), tmp_path / "out")
 
 

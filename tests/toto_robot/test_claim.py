@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from toto_robot import runs
 from toto_robot.runs import claim
 
 
@@ -88,3 +89,32 @@ def test_a_setting_that_came_later_is_named_where_it_blocks(out):
     (out / "config.json").write_text(json.dumps(there | {"gone": 1}))
     with pytest.raises(ValueError, match="gone: 1 != not there"):
         claim(out, ASKED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    encoders: tuple[str, ...]
+    out_of: str
+
+
+def test_other_weights_under_the_name_of_a_shipped_encoder_block(tmp_path, monkeypatch):
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    monkeypatch.setattr(runs, "WEIGHTS", weights)
+    (weights / "toto-nano").mkdir(parents=True)
+    (weights / "toto-nano" / "config.json").write_text('{"sha256": "aaaa"}')
+    asked = Named(encoders=("mine", "toto-nano"), out_of="runs/toto-nano")
+    claim(out, asked)
+    assert json.loads((out / "weights.json").read_text()) == {"toto-nano": "aaaa"}
+    (weights / "toto-nano" / "config.json").write_text('{"sha256": "bbbb"}')
+    claim(out, asked)  # no results yet, so the new weights are recorded
+    (out / "result").write_text("something came of it")
+    claim(out, asked)
+    (weights / "toto-nano" / "config.json").write_text('{"sha256": "cccc"}')
+    with pytest.raises(ValueError, match=r"toto-nano of another version .*bbbb, .*cccc.*out="):
+        claim(out, asked)
+    (out / "weights.json").unlink()  # a run of an earlier version: its weights are not known
+    claim(out, asked)
+
+
+def test_configs_without_shipped_encoders_leave_no_record_of_weights(out):
+    assert not (out / "weights.json").exists()
