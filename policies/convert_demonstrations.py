@@ -9,11 +9,14 @@
     python -m policies.train method=bc env=none data=runs/rpt out=runs/rpt_policy
     python -m policies.convert_demonstrations layout=droid layout.path=runs/record/dataset \
         out=runs/droid
+    python -m policies.convert_demonstrations layout=minari layout.path=DOWNLOADS/door/human-v2 \
+        env=gymnasium env.id=gymnasium_robotics:AdroitHandDoor-v1 out=runs/door
 
-The command writes a LeRobotDataset v3.0 to `out`. `policies.demonstrations.rpt` and
-`policies.demonstrations.robomimic` describe the formats that it reads. LeRobot data sets need no
-conversion, because `policies.train layout=lerobot` reads them.
+The command writes a LeRobotDataset v3.0 to `out`. `policies.demonstrations.rpt`,
+`policies.demonstrations.robomimic` and `policies.demonstrations.minari` describe the formats that
+it reads. LeRobot data sets need no conversion, because `policies.train layout=lerobot` reads them.
 
+For RPT and robomimic,
 `policies.demonstrations.joint_paths` computes the actions from the joint positions. With
 `path.actions=own` the actions in the file are used instead. The frame rate is read from the file
 (robomimic: `control_freq`, RPT: `rate_hz`). If the file does not contain a rate, `path.rate_hz` is
@@ -29,6 +32,7 @@ names, the rate and the units of DROID (see `policies.demonstrations.droid`).
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -42,12 +46,14 @@ from .demonstrations.lerobot.demonstration import Demonstration
 from .demonstrations.lerobot.others import LerobotLayout
 from .demonstrations.lerobot.reader import DatasetReader
 from .demonstrations.lerobot.writer import DatasetWriter
+from .demonstrations.minari import MinariDemonstrations
 from .demonstrations.robomimic import RobomimicDemonstrations
 from .demonstrations.rpt import RptDemonstrations
+from .gymnasium_env import GymnasiumEnv
 
 LEFT_OUT = "left_out.json"
 
-AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations
+AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations | MinariDemonstrations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,20 +61,25 @@ class ConvertConfig:
     """Settings of the conversion.
 
     Attributes:
-        layout: the demonstrations to convert, in the format `robomimic` or `rpt`; or, with `droid`,
-            the recordings to export.
-        path: how actions are computed from the recorded joint positions; not used with
-            `layout=droid`.
+        layout: the demonstrations to convert, in the format `robomimic`, `rpt` or `minari`; or,
+            with `droid`, the recordings to export.
+        path: how actions are computed from the recorded joint positions; only for `robomimic` and
+            `rpt`.
         episodes: number of episodes to convert, beginning with the first; None: all.
+        env: the environment in which a Minari data set was recorded. The settings are those of
+            `policies.train env=gymnasium`.
     """
 
     layout: AnyDemonstrations | DroidView | LerobotLayout
     path: PathConfig
     episodes: int | None
+    env: GymnasiumEnv | None = None
 
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.env is not None and not isinstance(self.layout, MinariDemonstrations):
+            raise ValueError(f"env is only for layout=minari, got layout={self.layout.kind}")
 
 
 def convert(config: ConvertConfig, out: Path) -> None:
@@ -94,17 +105,15 @@ def convert(config: ConvertConfig, out: Path) -> None:
     if not set(done) <= set(names):
         raise ValueError(f"{out} contains other episodes, choose another out: {', '.join(done)}")
     reasons = source.unexpected()
-    cut, steps, num_done, rate_hz = 0, 0, len(done), None
+    steps, num_done, rate_hz, facts = 0, len(done), None, list[dict[str, Any]]()
     for made in _append(config, source, [name for name in names if name not in done], out, reasons):
-        cut, steps, num_done = cut + made.facts["cut"], steps + made.num_steps, num_done + 1
+        steps, num_done = steps + made.num_steps, num_done + 1
         rate_hz = made.interface.rate_hz
+        facts.append(dict(made.facts))
     if not num_done:
         raise ValueError(f"no episode of {source.path} can be used: {'; '.join(reasons.values())}")
-    if cut:
-        print(
-            f"{cut} of {steps} steps exceed path.joint_step_rad="
-            f"{config.path.joint_step_rad:g} and were clipped"
-        )
+    for line in _summary(config, facts, steps):
+        print(line)
     if reasons:
         _report(out, reasons)
         print(f"{len(reasons)} episodes were skipped: {out / LEFT_OUT}")
@@ -133,20 +142,14 @@ def _append(
     writer: DatasetWriter | None = None
     before = read_json(out / LEFT_OUT) if (out / LEFT_OUT).is_file() else {}
     try:
-        paths = zip(names, source.read(names), strict=True)
-        for name, path in tqdm(paths, total=len(names), desc="convert", unit="episode"):
-            if isinstance(path, ValueError):
-                _leave_out(out, reasons, name, f"{source.path}: {name}", path)
-                continue
-            rate_hz = rate_of(path, config.path.rate_hz, f"{source.path}: {name}")
-            try:
-                made = demonstration(path, replace(config.path, rate_hz=rate_hz))
-            except ValueError as error:
-                _leave_out(out, reasons, name, f"{source.path}: {name}", error)
+        read = zip(names, _read(config, source, names), strict=True)
+        for name, made in tqdm(read, total=len(names), desc="convert", unit="episode"):
+            if isinstance(made, ValueError):
+                _leave_out(out, reasons, name, f"{source.path}: {name}", made)
                 continue
             try:
                 if writer is None:
-                    writer = DatasetWriter(out, made.interface, source.columns(path))
+                    writer = DatasetWriter(out, made.interface, source.columns(made.columns))
                 writer.append(replace(made, facts={**made.facts, "source": name}))
             except ValueError as error:
                 if writer is None and name not in before:  # `out` contains other data
@@ -157,6 +160,36 @@ def _append(
     finally:
         if writer is not None:
             writer.close()
+
+
+def _read(
+    config: ConvertConfig, source: AnyDemonstrations, names: list[str]
+) -> Iterator[Demonstration | ValueError]:
+    """Return each episode, or an error that says why it cannot be converted."""
+    if isinstance(source, MinariDemonstrations):
+        if names:
+            yield from source.demonstrations(names, config.env)
+        return
+    for name, path in zip(names, source.read(names), strict=True):
+        if isinstance(path, ValueError):
+            yield path
+            continue
+        rate_hz = rate_of(path, config.path.rate_hz, f"{source.path}: {name}")
+        try:
+            made = demonstration(path, replace(config.path, rate_hz=rate_hz))
+        except ValueError as error:
+            yield error
+            continue
+        yield made
+
+
+def _summary(config: ConvertConfig, facts: list[dict[str, Any]], steps: int) -> list[str]:
+    """Return the lines to print about the converted episodes, given the facts of each."""
+    if isinstance(config.layout, MinariDemonstrations):
+        return config.layout.summary(facts)
+    cut = sum(one["cut"] for one in facts)
+    limit = f"path.joint_step_rad={config.path.joint_step_rad:g}"
+    return [f"{cut} of {steps} steps exceed {limit} and were clipped"] if cut else []
 
 
 def _leave_out(

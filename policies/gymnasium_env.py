@@ -11,7 +11,9 @@ The action and observation spec is derived from the observation space and the ac
 - Actions: the limits of the action space are mapped to -1 and 1.
 """
 
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -22,11 +24,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.interface import LIMITS, CameraSpec, Interface
+from toto_robot.rendering import configure
 from toto_robot.wrappers.images import ImageEntry, NoImageError, find_images, read_entry
 
 from .named_expert import ADAPTER, named, with_env
 
-__all__ = ["AdaptedEnv", "GymnasiumEnv", "open_env"]
+__all__ = ["AdaptedEnv", "GymnasiumEnv", "all_tasks_completed", "leaves", "open_env"]
 
 SUCCESS = ("success", "is_success")
 _RATE_HZ = 10.0  # control rate of environments without `render_fps`
@@ -69,6 +72,23 @@ class GymnasiumEnv:
     flip: str | None
 
 
+def all_tasks_completed(info: Mapping[str, Any], env: Any) -> bool:
+    """Return whether an episode of Franka Kitchen has completed all tasks that were requested.
+
+    For `env.success=policies.gymnasium_env:all_tasks_completed`, because the info of
+    `FrankaKitchen-v1` has no `success`.
+
+    Raises:
+        ValueError: this is another environment.
+    """
+    if "episode_task_completions" not in info:
+        raise ValueError(
+            "env.success=...:all_tasks_completed is for Franka Kitchen; the info of this "
+            f"environment has {sorted(info)}"
+        )
+    return set(info["episode_task_completions"]) >= set(env.goal)
+
+
 def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """Make an environment by its id, without the checks of Gymnasium, which are slow.
 
@@ -99,6 +119,8 @@ class AdaptedEnv(gymnasium.Wrapper):
 
     Attributes:
         interface: the action and observation spec that was derived from the spaces.
+        images: the images of the observation that are used, or the image of `render()`.
+        is_rendered: True if the image is that of `render()`.
         raw: the newest observation, as the environment returned it.
 
     Raises:
@@ -110,14 +132,14 @@ class AdaptedEnv(gymnasium.Wrapper):
         self, config: GymnasiumEnv, *, with_images: bool, privileged: bool, filmed: bool = False
     ) -> None:
         env = _opened(config, rendered=filmed)
-        self._images: list[ImageEntry] = []
-        self._is_rendered = False
+        images, is_rendered = list[ImageEntry](), False
         if with_images:
-            env, self._images, self._is_rendered = _find_images(env, config)
+            env, images, is_rendered = _find_images(env, config)
         super().__init__(env)
+        self.images, self.is_rendered = images, is_rendered
         self._name, self._privileged = config.id.rpartition(":")[2], privileged
         self._vectors, others = _vectors(env.observation_space, config, self._name)
-        seen = {image.name for image in self._images}
+        seen = {image.name for image in self.images}
         self._unused = [name for name in others if name not in seen]
         self._low, self._high = _limits(env.action_space, self._name)
         self._success = None
@@ -166,8 +188,8 @@ class AdaptedEnv(gymnasium.Wrapper):
             ValueError: there is no image.
         """
         frame = self.env.render() if self.env.render_mode == "rgb_array" else None
-        if frame is None and self._images:
-            frame = self._image(self._images[0], self.raw)
+        if frame is None and self.images:
+            frame = self.image_of(self.images[0], self.raw)
         if frame is None:
             raise ValueError(f"{self._name} renders no images: set video_episodes=0")
         return frame
@@ -187,8 +209,8 @@ class AdaptedEnv(gymnasium.Wrapper):
     def describe(self) -> str:
         """Return a text for the user: which cameras, proprioception and actions were derived."""
         interface = self.interface
-        source = "render()" if self._is_rendered else ""
-        cameras = [source or image.describe() for image in self._images]
+        source = "render()" if self.is_rendered else ""
+        cameras = [source or image.describe() for image in self.images]
         limits = [
             f"{name} [{low:g}, {high:g}]"
             for name, low, high in zip(interface.action, self._low, self._high, strict=True)
@@ -206,19 +228,24 @@ class AdaptedEnv(gymnasium.Wrapper):
         lines = [f"  {name + ':':<16}{text}" for name, text in rows.items()]
         return "\n".join([f"derived from the spaces of {self._name}:", *lines, ""])
 
+    def proprio_of(self, raw: Any) -> NDArray[np.float32]:
+        """Return the proprioception [p] in an observation of the third-party environment."""
+        parts = [one.read(raw) for one in self._vectors]
+        return np.concatenate(parts) if parts else np.zeros(1, np.float32)
+
     def _observation(self, raw: Any) -> dict[str, Any]:
         self.raw = raw
         made: dict[str, Any] = {
-            f"image_{entry.camera}": self._image(entry, raw) for entry in self._images
+            f"image_{entry.camera}": self.image_of(entry, raw) for entry in self.images
         }
-        parts = [one.read(raw) for one in self._vectors]
-        made["proprio"] = np.concatenate(parts) if parts else np.zeros(1, np.float32)
+        made["proprio"] = self.proprio_of(raw)
         if self._privileged:
             made[ADAPTER] = self
         return made
 
-    def _image(self, entry: ImageEntry, raw: Any) -> NDArray[np.uint8]:
-        image = self.env.render() if self._is_rendered else read_entry(raw, entry.path)
+    def image_of(self, entry: ImageEntry, raw: Any) -> NDArray[np.uint8]:
+        """Return an image, uint8 [h w 3], of an observation, or the image of `render()`."""
+        image = self.env.render() if self.is_rendered else read_entry(raw, entry.path)
         frames = entry.frames(np.asarray(image)[None])[0]
         return np.ascontiguousarray(frames[-1] if entry.stacked else frames)
 
@@ -236,7 +263,7 @@ class AdaptedEnv(gymnasium.Wrapper):
     def _interface(self) -> Interface:
         samples = [
             one.frames(np.zeros((1, *one.shape), np.float32 if one.is_float else np.uint8))
-            for one in self._images
+            for one in self.images
         ]
         names = [name for one in self._vectors for name in one.names]
         scale = (self._high - self._low) / 2
@@ -245,7 +272,7 @@ class AdaptedEnv(gymnasium.Wrapper):
             arm=self._name,
             cameras=tuple(
                 CameraSpec(name=entry.camera, height=frames.shape[-3], width=frames.shape[-2])
-                for entry, frames in zip(self._images, samples, strict=True)
+                for entry, frames in zip(self.images, samples, strict=True)
             ),
             proprio=tuple(names) or ("constant",),
             action_kind=LIMITS,
@@ -276,6 +303,8 @@ def _opened(config: GymnasiumEnv, *, rendered: bool) -> gymnasium.Env[Any, Any]:
         config: settings of the environment.
         rendered: True: `render()` returns images, if the environment supports this.
     """
+    if "mujoco" not in sys.modules and importlib.util.find_spec("mujoco") is not None:
+        configure()  # MuJoCo reads its rendering back end when it is imported, by the environment
     try:
         env = open_env(config.id, config.kwargs)
         can = "rgb_array" in env.metadata.get("render_modes", ())
@@ -327,20 +356,20 @@ def _vectors(
     Returns:
         The chosen entries, and the names of the entries that are not used.
     """
-    leaves = {"/".join(map(str, path)) or "state": (path, one) for path, one in _leaves(space)}
+    entries = {"/".join(map(str, path)) or "state": (path, one) for path, one in leaves(space)}
     if config.proprio is None:
-        chosen = [key for key, (_, one) in leaves.items() if _is_vector(one)]
+        chosen = [key for key, (_, one) in entries.items() if _is_vector(one)]
     else:
         chosen = list(config.proprio)
     made = []
     for text in chosen:
         found = _ENTRY.fullmatch(text)
         assert found is not None  # the pattern accepts every text
-        if found["name"] not in leaves:
+        if found["name"] not in entries:
             raise ValueError(
-                f"env.proprio: {name} has no {found['name']!r}, it has {sorted(leaves)}"
+                f"env.proprio: {name} has no {found['name']!r}, it has {sorted(entries)}"
             )
-        path, one = leaves[found["name"]]
+        path, one = entries[found["name"]]
         try:
             size = spaces.flatdim(one)
         except (NotImplementedError, ValueError) as error:
@@ -353,20 +382,21 @@ def _vectors(
         names = tuple(f"{found['name']}_{number}" for number in numbers)
         made.append(_Vector(path, one, elements, names if size > 1 else (found["name"],)))
     used = {one.path for one in made}
-    return made, [key for key, (path, one) in leaves.items() if path not in used]
+    return made, [key for key, (path, one) in entries.items() if path not in used]
 
 
 def _is_vector(space: spaces.Space) -> bool:
     return isinstance(space, _VECTORS) or (isinstance(space, spaces.Box) and len(space.shape) <= 1)
 
 
-def _leaves(
+def leaves(
     space: spaces.Space, path: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], spaces.Space]]:
+    """Return the entries of a space that are neither Dict nor Tuple: path and space of each."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         below = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
         for key, one in below:
-            yield from _leaves(one, (*path, key))
+            yield from leaves(one, (*path, key))
     else:
         yield path, space
 

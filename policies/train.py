@@ -69,7 +69,7 @@ def train(config: TrainConfig, out: Path) -> None:
         spec = RolloutSpec(
             env=config.env,
             vision=config.encoder,
-            privileged=True,
+            privileged=demonstrations is None or config.rounds > 0,  # an expert labels the steps
             device=learner.device,
             teacher=config.teacher,
             expert=config.expert,

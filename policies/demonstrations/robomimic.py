@@ -17,13 +17,14 @@ images; render them with robomimic's `dataset_states_to_obs.py`.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from .hdf5 import member, open_hdf5, to_text
 from .joint_paths import JointPath
 from .lerobot.layout import Column
 
@@ -49,9 +50,9 @@ class RobomimicDemonstrations:
     mask: str | None
     task: str | None
 
-    def columns(self, path: JointPath) -> tuple[Column, ...]:
+    def columns(self, kept: Mapping[str, Any]) -> tuple[Column, ...]:
         """Return the additional columns of an episode: `source`, the actions in the file."""
-        width = path.columns[_SOURCE].shape[1]
+        width = kept[_SOURCE].shape[1]
         names = tuple(f"action{index}" for index in range(width))
         return (Column(name=_SOURCE, dtype="float32", names=names),)
 
@@ -76,7 +77,7 @@ class RobomimicDemonstrations:
             masks = sorted(file["mask"]) if "mask" in file else []
             if self.mask not in masks:
                 raise ValueError(f"{self.path} has no mask {self.mask!r}; it has {masks}")
-            chosen = {_text(name) for name in file[f"mask/{self.mask}"][()]}
+            chosen = {to_text(name) for name in file[f"mask/{self.mask}"][()]}
             return [name for name in found if name in chosen]
 
     def read(self, names: list[str]) -> Iterator[JointPath | ValueError]:
@@ -97,7 +98,7 @@ class RobomimicDemonstrations:
                         raise ValueError(
                             f"{place} is a link to another file; such links are not followed"
                         )
-                    observed = _get(group, "obs", place)
+                    observed = member(group, "obs", place, is_group=True)
                     found = cameras or _cameras(observed)
                     one = self._path(group, observed, found, about, place)
                 except (ValueError, KeyError, OSError, MemoryError, TypeError) as error:
@@ -112,15 +113,15 @@ class RobomimicDemonstrations:
     ) -> JointPath:
         if not cameras:
             raise ValueError(_no_images(observed))
-        fingers = np.asarray(_get(observed, "robot0_gripper_qpos", place))
-        actions = np.asarray(_get(group, "actions", place), np.float32)
+        fingers = np.asarray(member(observed, "robot0_gripper_qpos", place))
+        actions = np.asarray(member(group, "actions", place), np.float32)
         if fingers.ndim != 2 or actions.ndim != 2 or 0 in actions.shape:
             raise ValueError(
                 f"gripper_qpos {fingers.shape} and actions {actions.shape} must be [t k]"
             )
         return JointPath(
             images={name: np.asarray(_image(observed, name, place)) for name in cameras},
-            joints_rad=np.asarray(_get(observed, "robot0_joint_pos", place), np.float64),
+            joints_rad=np.asarray(member(observed, "robot0_joint_pos", place), np.float64),
             width_m=np.abs(fingers).sum(axis=1),  # the position of one finger is negative
             commands=-actions[:, -1].astype(np.float64),
             columns={_SOURCE: actions},
@@ -130,18 +131,9 @@ class RobomimicDemonstrations:
         )
 
     def _open(self) -> Any:
-        try:
-            import h5py
-        except ImportError as error:
-            raise ImportError(
-                "robomimic files need h5py: pip install 'toto-robot[robomimic]'"
-            ) from error
-        if not self.path.is_file():
-            raise FileNotFoundError(f"no file {self.path}")
-        try:
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise ValueError(f"{self.path} cannot be read as HDF5: {error}") from error
+        file = open_hdf5(self.path, "robomimic")
+        import h5py  # after the function that says how to install it
+
         if not isinstance(file.get("data"), h5py.Group):
             found = sorted(file)
             file.close()
@@ -158,33 +150,9 @@ def _names(file: Any) -> list[str]:
     return sorted(found, key=lambda name: int(name.removeprefix("demo_")))
 
 
-def _get(group: Any, name: str, place: str) -> Any:
-    """Return a member of an HDF5 group: a group if the name is `obs`, otherwise an array.
-
-    For security, data outside this file is refused: an HDF5 file can refer to any other file, such
-    as `/etc/passwd`.
-
-    Args:
-        group: the HDF5 group.
-        name: name of the member.
-        place: name of the demonstration, for messages.
-    """
-    import h5py
-
-    if name not in group:
-        raise ValueError(f"{place} lacks {name}; it has {', '.join(sorted(group))}")
-    found = group[name]
-    if not isinstance(found, h5py.Group if name == "obs" else h5py.Dataset):
-        raise ValueError(f"{place}: {name} is a {type(found).__name__}")
-    outside = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
-    if outside or found.file.filename != group.file.filename:
-        raise ValueError(f"{place}: {name} is stored in another file, which is not read")
-    return found
-
-
 def _about(file: Any) -> dict[str, Any]:
     try:
-        about = json.loads(_text(file["data"].attrs.get("env_args", "{}")))
+        about = json.loads(to_text(file["data"].attrs.get("env_args", "{}")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.filename}: env_args is damaged: {error}") from error
     if not isinstance(about, dict) or not isinstance(about.get("env_kwargs", {}), dict):
@@ -203,7 +171,7 @@ def _cameras(observed: Any) -> tuple[str, ...]:
 def _image(observed: Any, camera: str, place: str) -> Any:
     """Return the images of a camera, which are named `<camera>_image` or `<camera>_rgb`."""
     names = [camera + suffix for suffix in _IMAGES if camera + suffix in observed]
-    return _get(observed, names[0] if names else camera + _IMAGES[0], place)
+    return member(observed, names[0] if names else camera + _IMAGES[0], place)
 
 
 def _no_images(observed: Any) -> str:
@@ -219,7 +187,3 @@ def _no_images(observed: Any) -> str:
 
 def _rate_hz(about: Any) -> float | None:
     return about.get("env_kwargs", {}).get("control_freq")
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

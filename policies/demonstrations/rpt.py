@@ -15,7 +15,7 @@ pickle can execute any code. Convert files that you trust with
 `numpy.savez_compressed(path, rgb_hand=..., joint_pos=..., ...)`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,9 +48,9 @@ class RptDemonstrations:
     cameras: tuple[str, ...]
     task: str
 
-    def columns(self, path: JointPath) -> tuple[Column, ...]:
+    def columns(self, kept: Mapping[str, Any]) -> tuple[Column, ...]:
         """Return the additional columns of an episode: an empty tuple."""
-        del path
+        del kept
         return ()
 
     def unexpected(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..demonstrations.lerobot.others import LerobotLayout
+from ..demonstrations.minari import MinariDemonstrations
 from ..demonstrations.robomimic import RobomimicDemonstrations
 from ..demonstrations.rpt import RptDemonstrations
 from ..demonstrations.tokenised import Which
@@ -75,7 +76,9 @@ class TrainConfig:
     rollout: RolloutConfig
     memory_limit_gib: float
     device: str
-    layout: LerobotLayout | RptDemonstrations | RobomimicDemonstrations | None = None
+    layout: (
+        LerobotLayout | RptDemonstrations | RobomimicDemonstrations | MinariDemonstrations | None
+    ) = None
     expert: str | None = None
 
     def __post_init__(self) -> None:
