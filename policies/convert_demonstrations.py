@@ -78,8 +78,6 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
-        if self.env is not None and not isinstance(self.layout, MinariDemonstrations):
-            raise ValueError(f"env is only for layout=minari, got layout={self.layout.kind}")
 
 
 def convert(config: ConvertConfig, out: Path) -> None:
@@ -88,9 +86,12 @@ def convert(config: ConvertConfig, out: Path) -> None:
     Raises:
         FileNotFoundError: no episodes were found.
         ValueError: a file does not have the chosen format, no episode can be converted, `out`
-            contains other data, or `layout` is `lerobot`, which needs no conversion.
+            contains other data, `layout` is `lerobot`, which needs no conversion, or a setting is
+            not for this layout.
     """
     source = config.layout
+    if config.env is not None and not isinstance(source, MinariDemonstrations):
+        raise ValueError(f"env is only for layout=minari, got layout={source.kind}")
     if isinstance(source, LerobotLayout):
         raise ValueError(
             "a LeRobot data set needs no conversion; train on it directly: "
