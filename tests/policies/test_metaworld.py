@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from policies.metaworld.process import SceneConfig, SuiteProcess
 from tests.command_lines import run
@@ -93,6 +94,54 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have
     changed = {row["row"]: row for row in found["cloning"] if row["appearance"] == "changed"}
     assert changed["toto-nano mean of layers 0+1"]["episodes"] == 8
+
+
+def save_mvp(path, dim=12, layers=2, patch=4, side=16):
+    """Write a small ViT with random weights, in the layout of MVP's files."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "cls_token": (1, 1, dim),
+        "pos_embed": (1, 1 + (side // patch) ** 2, dim),
+        "patch_embed.proj.weight": (dim, 3, patch, patch),
+        "patch_embed.proj.bias": (dim,),
+    }
+    sizes = {"attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim)}
+    sizes |= {"mlp.fc1": (4 * dim, dim), "mlp.fc2": (dim, 4 * dim)}
+    for block in (f"blocks.{number}" for number in range(layers)):
+        for name, (rows, columns) in sizes.items():
+            shapes[f"{block}.{name}.weight"] = (rows, columns)
+            shapes[f"{block}.{name}.bias"] = (rows,)
+        for name in ("norm1", "norm2"):
+            shapes |= {f"{block}.{name}.{kind}": (dim,) for kind in ("weight", "bias")}
+    shapes |= {f"norm.{kind}": (dim,) for kind in ("weight", "bias")}
+    weights = {
+        name: 0.2 * torch.randn(shape, generator=generator) + (".norm" in f".{name}")
+        for name, shape in shapes.items()
+    }
+    torch.save({"model": weights}, path)
+
+
+def test_the_users_vit_file_is_a_row(tmp_path):
+    save_mvp(tmp_path / "mine.pth")
+    words = f"encoder=mvp encoder.name_or_path={tmp_path}/mine.pth encoder.image_size=16"
+    done = benchmark(tmp_path, f"{words} encoder.heads=3 controls=[untrained] parts=[probes]")
+    assert done.code == 0, done.err
+    rows = {row["row"]: row for row in results(tmp_path)["probes"] if row["target"] == "hand"}
+    assert rows.keys() == {"mine.pth layer 2 cls", "untrained mine.pth layer 2 cls"}
+    assert rows["mine.pth layer 2 cls"]["score"] != rows["untrained mine.pth layer 2 cls"]["score"]
+    done = benchmark(tmp_path, f"{words} encoder.heads=3 controls=[] parts=[cloning]")
+    assert done.code == 0, done.err
+    cloned = {row["row"]: row for row in results(tmp_path)["cloning"]}
+    assert cloned["mine.pth layer 2 cls"]["episodes"] == 4
+    for wrong, message in (
+        ("encoder.heads=5", "5 heads do not divide the width 12"),
+        ("encoder.heads=3 encoder.format=dinov2", "without layer scale"),
+        (f"encoder.name_or_path={tmp_path}/none.pth", "none.pth"),
+    ):
+        done = benchmark(tmp_path, f"{words} {wrong} controls=[] parts=[probes]")
+        assert done.code == 1
+        assert message in done.err
+        assert "Traceback" not in done.err
 
 
 def test_demonstrations_are_episodes_of_the_project(tmp_path):
