@@ -8,7 +8,7 @@ the first second, before the hand reaches it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from toto_robot.cli import command
 from toto_robot.files import write_json
 
 from .experts import EXPERTS
+from .randomisation import parse
 from .success_rates import wilson_interval
 
 _FIRST_KICK, _LAST_KICK = 3, 25
@@ -40,6 +41,7 @@ class ExpertCheckConfig:
             disturbance.
         push_m: distance by which the cube or the cabinet is moved once per episode, metres; 0: no
             disturbance.
+        randomise: groups of randomisation with their ranges, as in `envs.randomisation`.
     """
 
     env_id: str
@@ -47,17 +49,21 @@ class ExpertCheckConfig:
     first_seed: int
     kick_steps: int
     push_m: float
+    randomise: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.env_id not in EXPERTS:
             raise ValueError(f"no expert for {self.env_id!r}; known: {', '.join(EXPERTS)}")
         if self.episodes < 1 or self.kick_steps < 0 or self.push_m < 0:
             raise ValueError("episodes must be at least 1, kick_steps and push_m at least 0")
+        parse(self.randomise)
 
 
 def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     """Run the episodes, print the success rate, and write `out/expert_check.json`."""
-    env = gymnasium.make(f"{__package__}:{config.env_id}", cameras=(), privileged=True)
+    env = gymnasium.make(
+        f"{__package__}:{config.env_id}", cameras=(), privileged=True, randomise=config.randomise
+    )
     expert = EXPERTS[config.env_id]()
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     num_steps = {
@@ -69,6 +75,7 @@ def expert_check(config: ExpertCheckConfig, out: Path) -> None:
     low, high = wilson_interval(len(taken), config.episodes)
     result = {
         "env": config.env_id,
+        "randomise": config.randomise,
         "episodes": config.episodes,
         "successes": len(taken),
         "wilson_95": [low, high],

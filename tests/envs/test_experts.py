@@ -12,6 +12,7 @@ from envs.experts.franka_pick import FrankaPickExpert
 from envs.experts.scripted import slices
 from envs.geometry import yaw_to_nearest_face
 from envs.success_rates import wilson_interval
+from tests.command_lines import run
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,17 @@ def test_check_writes_its_result(tmp_path, capsys):
     expert_check(config, tmp_path)
     assert "2/2 succeeded" in capsys.readouterr().out
     assert '"successes": 2' in (tmp_path / "expert_check.json").read_text()
+
+
+def test_check_randomises(tmp_path):
+    far = (
+        "+randomise={latency: {steps: [100, 100]}}"  # no action is executed before the episode ends
+    )
+    done = run("envs.expert_check", ["episodes=1", f"out={tmp_path}", far])
+    assert done.code == 0, done.err
+    assert '"successes": 0' in (tmp_path / "expert_check.json").read_text()
+    done = run("envs.expert_check", "'+randomise={colour: {}}'")
+    assert "unknown randomise group 'colour'" in done.err
 
 
 def test_unknown_environment_lists_the_known_ones():
