@@ -25,10 +25,13 @@ class Row:
     Attributes:
         settings: settings `key=value` of `policies.train`, which replace those of the column.
         seeds: training seeds of this row; None: the seeds of the study.
+        x: value of the row in a plot of success rates over a quantity, such as a layer; None: the
+            row is a horizontal line in this plot.
     """
 
     settings: tuple[str, ...]
     seeds: tuple[int, ...] | None = None
+    x: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +100,7 @@ class StudyConfig:
             `demonstrations=20`.
         baseline: the row with which all other rows are compared.
         suite_episodes: number of held-out episodes in each evaluation suite.
+        x_label: what `x` of the rows is, for the plot.
         videos: whether a success and a failure of the first seed are filmed in each cell.
         minutes_per_cell: expected time of a cell, minutes, printed before any cell has run.
         runner: where the cells run: processes on this machine, a Slurm array, or Ray.
@@ -108,6 +112,7 @@ class StudyConfig:
     settings: tuple[str, ...]
     baseline: str
     suite_episodes: int
+    x_label: str
     videos: bool
     minutes_per_cell: float
     runner: Local | Slurm | RayCluster

@@ -17,6 +17,7 @@ from .results import TRAINING, Comparison, Json, compare, curve_of, read_results
 from .statistics import Estimate, band
 
 _TEMPLATES = Path(__file__).parent
+_LOG_RATIO = 20
 _AXES = (
     ("env_steps", "environment steps of the training episodes"),
     ("labelled_episodes", "labelled episodes (demonstrations and DAgger)"),
@@ -225,6 +226,8 @@ def _draw(
             if not here:
                 continue
             for plot, (key, label) in zip(axes, _AXES, strict=False):
+                if not any(point[key] for one in here for point in one["curve"]):
+                    continue  # no labelled episodes: PPO
                 grid, curves = _on_grid(here, key)
                 low, high = band(curves)
                 plot.plot(grid, curves.mean(axis=0), color=f"C{colour % 10}",
@@ -233,20 +236,50 @@ def _draw(
                           label=f"{row} ({len(here)} seeds)")  # fmt: skip
                 plot.fill_between(grid, low, high, color=f"C{colour % 10}", alpha=0.15, linewidth=0)
                 plot.set(xlabel=label, ylabel="success rate, validation", ylim=(-0.02, 1.02))
+        steps = [point["env_steps"] for one in results for point in one["curve"]]
+        if max(steps) > _LOG_RATIO * min(steps):  # PPO beside DAgger
+            axes[0].set_xscale("log")
         finals = [one for one in compared if (one.column, one.suite) == (column, TRAINING)]
-        order = list(config.rows)
-        for place, one in enumerate(finals):
-            low, high = (one.rate.low, one.rate.high) if one.rate.seeds > 1 else one.wilson
-            axes[2].errorbar(
-                one.rate.mean, place, fmt="o", capsize=3, color=f"C{order.index(one.row) % 10}",
-                xerr=[[one.rate.mean - low], [high - one.rate.mean]],
-            )  # fmt: skip
-        axes[2].set_yticks(range(len(finals)), [one.row for one in finals])
-        axes[2].invert_yaxis()
-        axes[2].set(xlabel="success rate on held-out seeds, 95 %", xlim=(-0.02, 1.02))
+        draw = _draw_rates if all(row.x is None for row in config.rows.values()) else _draw_over_x
+        draw(axes[2], finals, config)
         for plot in axes:
             plot.grid(alpha=0.3)
         axes[0].legend(loc="lower right", fontsize="small")
+
+
+def _draw_rates(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -> None:
+    """Plot the success rate of each row on the held-out seeds, below one another."""
+    order = list(config.rows)
+    for place, one in enumerate(finals):
+        plot.errorbar(one.rate.mean, place, fmt="o", capsize=3, xerr=_bars(one),
+                      color=f"C{order.index(one.row) % 10}")  # fmt: skip
+    plot.set_yticks(range(len(finals)), [one.row for one in finals])
+    plot.invert_yaxis()
+    plot.set(xlabel="success rate on held-out seeds, 95 %", xlim=(-0.02, 1.02))
+
+
+def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -> None:
+    """Plot the success rates on the held-out seeds over `x` of the rows; the others are lines."""
+    order = list(config.rows)
+    x_of = {name: row.x for name, row in config.rows.items()}
+    points = sorted((x, one.rate.mean, one) for one in finals if (x := x_of[one.row]) is not None)
+    plot.plot([x for x, _, _ in points], [rate for _, rate, _ in points], color="0.6")
+    for x, rate, one in points:
+        plot.errorbar(x, rate, fmt="o", capsize=3, yerr=_bars(one),
+                      color=f"C{order.index(one.row) % 10}")  # fmt: skip
+    for one in finals:
+        if x_of[one.row] is None:
+            plot.axhline(one.rate.mean, linestyle="--", label=one.row,
+                         color=f"C{order.index(one.row) % 10}")  # fmt: skip
+    plot.legend(loc="lower right", fontsize="small")
+    plot.set(xlabel=config.x_label, ylabel="success rate on held-out seeds, 95 %")
+    plot.set_ylim(-0.02, 1.02)
+
+
+def _bars(one: Comparison) -> list[list[float]]:
+    """Return the lengths [2 1] of the error bars: the t interval, or Wilson's with one seed."""
+    low, high = (one.rate.low, one.rate.high) if one.rate.seeds > 1 else one.wilson
+    return [[one.rate.mean - low], [high - one.rate.mean]]
 
 
 def _on_grid(results: Sequence[Json], key: str) -> tuple[np.ndarray, np.ndarray]:
