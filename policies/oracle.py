@@ -42,11 +42,11 @@ def interface_for(vision: VisionConfig, env: gymnasium.Env[Any, Any]) -> Interfa
 
 
 def proprio_for(vision: VisionConfig, observation: Mapping[str, Any]) -> NDArray[np.float32]:
-    """Return the vector [p] that policies with this encoder observe: `proprio`, or also `state`."""
+    """Return the vector [*b p] that policies with this encoder observe; maybe with `state`."""
     proprio = np.asarray(observation["proprio"], np.float32)
     if not isinstance(vision, StateVision):
         return proprio
-    return np.concatenate([proprio, np.asarray(observation[STATE], np.float32)])
+    return np.concatenate([proprio, np.asarray(observation[STATE], np.float32)], axis=-1)
 
 
 def require_state(name: str, policy: Interface, here: Interface) -> None:

@@ -144,6 +144,13 @@ class StudentPolicy(nn.Module):
         self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b k a"]:
         """Return the next k = `chunk` actions of each observation, not clipped to [-1, 1]."""
+        features = self.features(embeddings, proprio)
+        return self.mlp[-1](features).unflatten(1, (self.chunk, -1))
+
+    def features(
+        self, embeddings: Float[Tensor, "b c e"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b h"]:
+        """Return the h inputs of the last layer, which computes the actions from them."""
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
@@ -151,7 +158,7 @@ class StudentPolicy(nn.Module):
         parts += [
             project(embeddings[:, camera]) for camera, project in enumerate(self.project_cameras)
         ]
-        return self.mlp(torch.cat(parts, dim=1)).unflatten(1, (self.chunk, -1))
+        return self.mlp[:-1](torch.cat(parts, dim=1))
 
     def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the action [a] for one observation, or [b a] for a batch, clipped to the limits.

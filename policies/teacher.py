@@ -101,8 +101,16 @@ class TeacherConfig:
             raise ValueError("validation_episodes and evaluation_episodes must be at least 1")
         if not 0 <= self.video_episodes <= self.evaluation_episodes:
             raise ValueError("video_episodes must be in [0, evaluation_episodes]")
+        if self.ppo.network is None:
+            raise ValueError("ppo.network must be set: the actor of a teacher")
         if self.num_workers < 0:
             raise ValueError(f"num_workers must not be negative, got {self.num_workers}")
+
+    @property
+    def network(self) -> TeacherNetwork:
+        """Return the settings of the actor."""
+        assert self.ppo.network is not None
+        return self.ppo.network
 
     @property
     def iterations(self) -> int:
@@ -120,7 +128,7 @@ def teach(config: TeacherConfig, out: Path) -> None:
     )
     if not (out / "config.json").is_file():  # raise errors before the folder is claimed
         choose_device(config.device)
-        _metadata(config.env, config.ppo.network)
+        _metadata(config.env, config.network)
     changed = claim(out, config)
     if "video_episodes" in changed:
         (out / "rollout.mp4").unlink(missing_ok=True)
@@ -158,7 +166,7 @@ def _learn(config: TeacherConfig, out: Path) -> None:
     )
     evaluate_in = partial(evaluate_teacher, env=config.env, rollout=config.rollout)
     validate = partial(evaluate_in, seeds=validation_seeds(config.validation_episodes))
-    teacher = TeacherPolicy(_metadata(config.env, config.ppo.network))
+    teacher = TeacherPolicy(_metadata(config.env, config.network))
     report_found(trainer.iteration, config.iterations, "iteration")
     with closing(TeacherRun(trainer, teacher, validate, validations, out)) as run:
         run.learn(config.iterations, config.checkpoint_every)

@@ -1,10 +1,11 @@
-"""`python -m policies.train`: train a policy by DAgger or behaviour cloning.
+"""`python -m policies.train`: train a policy by DAgger, behaviour cloning or PPO.
 
     python -m policies.train                        # the same as `make demo`
     python -m policies.train encoder=none out=runs/blind
     python -m policies.train encoder=state out=runs/oracle
     python -m policies.train method=bc data=runs/train/store out=runs/bc
     python -m policies.train method=bc env=none data=runs/demos out=runs/arm
+    python -m policies.train method=ppo reinforcement=ppo env=franka_cabinet out=runs/ppo
     python -m policies.train env=gymnasium env.id=module:Id-v0 expert=module:function out=runs/own
     python -m policies.train method=bc env=none layout=lerobot data=DOWNLOADS/aloha out=runs/aloha
 
@@ -43,6 +44,7 @@ from .learning.config import TrainConfig
 from .learning.dagger import Plan
 from .learning.imitate import imitate
 from .learning.learner import Learner
+from .learning.reinforce import reinforce
 from .report import conclude
 from .rollouts.pool import RolloutPool
 from .rollouts.rollout import RolloutSpec
@@ -69,7 +71,8 @@ def train(config: TrainConfig, out: Path) -> None:
         spec = RolloutSpec(
             env=config.env,
             vision=config.encoder,
-            privileged=demonstrations is None or config.rounds > 0,  # an expert labels the steps
+            # an expert labels the steps
+            privileged=config.method != "ppo" and (demonstrations is None or config.rounds > 0),
             device=learner.device,
             teacher=config.teacher,
             expert=config.expert,
@@ -100,7 +103,10 @@ def train(config: TrainConfig, out: Path) -> None:
         clone(learner, demonstrations, out)
     else:
         with RolloutPool(spec, config.rollout) as pool:
-            imitate(learner, pool, demonstrations, plan, out)
+            if config.reinforcement is not None:
+                reinforce(learner, pool, config.reinforcement, plan, out)
+            else:
+                imitate(learner, pool, demonstrations, plan, out)
     conclude(out)
 
 

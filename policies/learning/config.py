@@ -16,6 +16,7 @@ from ..student import StudentConfig
 from ..vision import StateVision, VisionConfig
 from .dagger import DaggerConfig
 from .fit import ImitationConfig
+from .reinforce import ReinforcementConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +24,8 @@ class TrainConfig:
     """Settings for training a student (the policy that acts on images).
 
     Attributes:
-        method: `dagger`; or `bc` for behaviour cloning, which trains on demonstrations only.
+        method: `dagger`; `bc` for behaviour cloning, which trains on demonstrations only; or `ppo`
+            for reinforcement learning, which needs `reinforcement=ppo` and no demonstrations.
         seed: seed of all random numbers, from 0 to 99. It also determines the environment seeds of
             the training episodes (see `policies.rollouts.seeds`).
         env: the environment. None: train on data only. Then `method` must be `bc`, the policy is
@@ -56,9 +58,11 @@ class TrainConfig:
         memory_limit_gib: memory limit for the embeddings of the training data, GiB. Larger
             embeddings are kept in a file.
         device: device of encoder and student: `cpu`, `cuda`, or `auto` (cuda if available).
+        reinforcement: settings of `method=ppo`; None: another method. The settings of
+            demonstrations, DAgger and supervised training are then not used.
     """
 
-    method: Literal["dagger", "bc"]
+    method: Literal["dagger", "bc", "ppo"]
     seed: int
     env: AnyEnv | None
     encoder: VisionConfig
@@ -80,11 +84,12 @@ class TrainConfig:
         LerobotLayout | RptDemonstrations | RobomimicDemonstrations | MinariDemonstrations | None
     ) = None
     expert: str | None = None
+    reinforcement: ReinforcementConfig | None = None
 
     def __post_init__(self) -> None:
         check_run(
             self.seed,
-            self.demonstrations + self.rounds * self.dagger.episodes,
+            0 if self.method == "ppo" else self.demonstrations + self.rounds * self.dagger.episodes,
             self.validation_episodes,
             self.evaluation_episodes,
         )
@@ -96,6 +101,13 @@ class TrainConfig:
             raise ValueError("env=none needs method=bc, data=<folder> and teacher=null")
         if self.expert is not None and (self.env is None or self.teacher is not None):
             raise ValueError("expert=module:function needs an environment and teacher=null")
+        if (self.method == "ppo") != (self.reinforcement is not None):
+            raise ValueError("method=ppo and reinforcement=ppo must be set together")
+        if self.method == "ppo" and (self.data or not isinstance(self.env, EnvConfig)):
+            raise ValueError(
+                "method=ppo needs an environment with rewards, such as env=franka_cabinet, and "
+                "data=null"
+            )
         if isinstance(self.encoder, StateVision) and not isinstance(self.env, EnvConfig):
             raise ValueError(
                 "encoder=state needs an environment with a privileged state, such as "
@@ -136,7 +148,9 @@ class TrainConfig:
 
     @property
     def rounds(self) -> int:
-        """Return the number of DAgger iterations after the demonstrations."""
+        """Return the number of rounds after round 0, which is that of the demonstrations."""
+        if self.reinforcement is not None:
+            return self.reinforcement.rounds - 1
         return self.dagger.rounds if self.method == "dagger" else 0
 
     def describe(self) -> str:
@@ -147,6 +161,15 @@ class TrainConfig:
                 f"{self.method} on {self.data}, without an environment, {encoder}\n"
                 "a tenth of the episodes is held out for the evaluation"
             )
+        end = (
+            f"{self.validation_episodes} validation episodes after each round; "
+            f"at the end {self.evaluation_episodes} held-out seeds"
+        )
+        if self.reinforcement is not None:
+            return (
+                f"PPO on {self.env.id}, {encoder}\n{self.reinforcement.env_steps:,} environment "
+                f"steps in {self.reinforcement.rounds} rounds; {end}"
+            )
         begin = f"the demonstrations in {self.data}"
         if self.data is None:
             begin = f"{self.demonstrations} expert episodes"
@@ -155,8 +178,4 @@ class TrainConfig:
                 f", then {self.rounds} rounds of {self.dagger.episodes} student episodes, "
                 "labelled by the expert"
             )
-        return (
-            f"{self.method} on {self.env.id}, {encoder}\n"
-            f"{begin}; {self.validation_episodes} validation episodes after each round; "
-            f"at the end {self.evaluation_episodes} held-out seeds"
-        )
+        return f"{self.method} on {self.env.id}, {encoder}\n{begin}; {end}"

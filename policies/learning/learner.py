@@ -62,6 +62,16 @@ class Learner:
         limit_bytes = int(self.memory_limit_gib * 2**30)
         return Dataset(stores, self.encoder, limit_bytes, scratch, only)
 
+    def metadata(self, interface: Interface, env: AnyEnv | None) -> StudentMetadata:
+        """Return the description of a student of this interface and this training environment."""
+        return StudentMetadata(
+            student=self.student,
+            interface=interface,
+            env=env,
+            vision=self.vision,
+            encoder=encoder_id(self.encoder),
+        )
+
     def begin(
         self, interface: Interface, env: AnyEnv | None, data: Dataset, number: int
     ) -> StudentPolicy:
@@ -75,13 +85,7 @@ class Learner:
             data: the training data.
             number: index of the round, on which the random weights depend.
         """
-        metadata = StudentMetadata(
-            student=self.student,
-            interface=interface,
-            env=env,
-            vision=self.vision,
-            encoder=encoder_id(self.encoder),
-        )
+        metadata = self.metadata(interface, env)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1000 + number)
             student = StudentPolicy(metadata)

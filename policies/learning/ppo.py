@@ -62,8 +62,8 @@ class PpoConfig:
             function cannot predict such a termination, because the state contains no clock.
         initial_log_std: natural logarithm of the standard deviation of the actions at the
             beginning.
-        network: settings of the actor. The critic has layers of the same sizes, and shares with the
-            actor only the normalisation of the input.
+        network: settings of the actor of a teacher. The critic has layers of the same sizes, and
+            shares with the actor only the normalisation of the input. None: the actor is a student.
     """
 
     num_envs: int
@@ -84,7 +84,7 @@ class PpoConfig:
     normalise_rewards: bool
     bootstrap_timeouts: bool
     initial_log_std: float
-    network: TeacherNetwork
+    network: TeacherNetwork | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "num_steps", "epochs", "minibatches"):
@@ -167,13 +167,7 @@ class PpoTrainer:
         self.recent: deque[dict[str, float]] = deque(recent, RECENT_EPISODES)
 
         self._rewards = VecNormalize(
-            make_environments(
-                env,
-                config.num_envs,
-                seeds=(seed, self.episodes),
-                timeouts_terminate=not config.bootstrap_timeouts,
-                num_workers=num_workers,
-            ),
+            self._make_environments(env, num_workers),
             training=config.normalise_rewards,
             norm_obs=False,
             norm_reward=config.normalise_rewards,
@@ -182,17 +176,48 @@ class PpoTrainer:
         self._seed_iteration(-1)
         self._model = self._make_model(device)
         self._model.set_logger(Logger(None, []))
-        normaliser: Any = self._model.policy.features_extractor
-        self._normaliser: Normaliser = normaliser
         if state is not None:
             self._load(state)
         self._model.learn(0)  # resets the environments, and learns nothing
+
+    def _make_environments(
+        self, env: EnvConfig, num_workers: int, keys: tuple[str, ...] | None = None
+    ) -> Any:
+        """Make the training environments, beginning with the next episode of the run."""
+        return make_environments(
+            env,
+            self._config.num_envs,
+            seeds=(self._seed, self.episodes),
+            timeouts_terminate=not self._config.bootstrap_timeouts,
+            num_workers=num_workers,
+            keys=keys,
+        )
+
+    def _networks(self) -> dict[str, Any]:
+        """Return the arguments of Stable-Baselines3's policy that describe the networks."""
+        network = self._config.network
+        assert network is not None  # checked by TeacherConfig
+        return {
+            "net_arch": {"pi": list(network.hidden), "vf": list(network.hidden)},
+            "activation_fn": ACTIVATIONS[network.activation],
+            "features_extractor_class": partial(_normaliser, clip=network.clip),
+        }
+
+    def _normalise(self, inputs: torch.Tensor) -> None:
+        """Update the statistics that standardise the inputs [n s] of the networks."""
+        if self._config.network is not None and self._config.network.normalise:
+            self._normaliser.update(inputs)
+
+    @property
+    def _normaliser(self) -> Normaliser:
+        normaliser: Any = self._model.policy.features_extractor
+        return normaliser
 
     def _make_model(self, device: str) -> "PPO":
         """Return a Stable-Baselines3 model with these settings and random networks."""
         from stable_baselines3 import PPO
 
-        config, network = self._config, self._config.network
+        config = self._config
         return PPO(
             "MlpPolicy",
             self._rewards,
@@ -209,10 +234,8 @@ class PpoTrainer:
             max_grad_norm=config.max_gradient_norm,
             target_kl=config.target_kl,
             policy_kwargs={
-                "net_arch": {"pi": list(network.hidden), "vf": list(network.hidden)},
-                "activation_fn": ACTIVATIONS[network.activation],
+                **self._networks(),
                 "log_std_init": config.initial_log_std,
-                "features_extractor_class": partial(_normaliser, clip=network.clip),
                 "optimizer_kwargs": {"eps": config.adam_epsilon},
             },
             device=device,
@@ -271,8 +294,7 @@ class PpoTrainer:
             advantages = buffer.advantages
             buffer.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         self._model.train()
-        if config.network.normalise:  # after training, so that all ratios use the same normaliser
-            self._normaliser.update(states)
+        self._normalise(states)  # after training, so that all ratios use the same statistics
 
     def _row(self) -> dict[str, float]:
         """Return the log values of the newest iteration and means over the most recent episodes."""

@@ -21,7 +21,7 @@ OUTCOME = "outcome"
 
 
 class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """An environment wrapper whose observation is only the privileged state.
+    """An environment wrapper whose observation is only the privileged state, or some entries.
 
     Each reset uses the next training seed of the run. The info of the last step of an episode has
     `outcome`: success, number of steps, and the mean per step of the reward and of each reward
@@ -33,6 +33,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: gymnasium.Env[Any, Any],
         seeds: tuple[int, int, int],
         timeouts_terminate: bool,
+        keys: tuple[str, ...] | None = None,
     ) -> None:
         """Wrap an environment.
 
@@ -42,19 +43,27 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
                 index of the first episode in the run, and the increment of the index from one
                 episode of this environment to the next.
             timeouts_terminate: True: report truncation (the time limit) as termination.
+            keys: entries of the observation, as a dictionary; None: only the privileged state, as
+                an array.
 
         Raises:
             ValueError: the observation has no `state`.
         """
         super().__init__(env)
-        self.observation_space = _state_space(env.observation_space, env)
+        space: Any = env.observation_space
+        self.observation_space = (
+            _state_space(space, env)
+            if keys is None
+            else gymnasium.spaces.Dict({key: space[key] for key in keys})
+        )
+        self._keys = keys
         self._run_seed, self._episode, self._stride = seeds
         self._timeouts_terminate = timeouts_terminate
         self._sums: dict[str, float] = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin the next training episode.
 
         Raises:
@@ -67,12 +76,15 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._episode += self._stride
         self._sums = {"steps": 0.0, "reward": 0.0}
         observation, _ = self.env.reset(seed=number, options=options)
-        return observation[STATE], {}
+        return self._kept(observation), {}
 
-    def step(
-        self, action: Any
-    ) -> tuple[NDArray[np.float32], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment; return the privileged state [s] as the observation."""
+    def _kept(self, observation: Any) -> Any:
+        if self._keys is None:
+            return observation[STATE]
+        return {key: observation[key] for key in self._keys}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment; return the privileged state [s] or the entries `keys`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         sums = self._sums
         sums["steps"] += 1
@@ -87,7 +99,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
             outcome = {OUTCOME: outcome}
         if self._timeouts_terminate:
             terminated, truncated = terminated or truncated, False
-        return observation[STATE], reward, terminated, truncated, outcome
+        return self._kept(observation), reward, terminated, truncated, outcome
 
 
 class BatchTrainingEpisodes(VectorWrapper):
@@ -172,6 +184,7 @@ def make_environments(
     seeds: tuple[int, int],
     timeouts_terminate: bool,
     num_workers: int,
+    keys: tuple[str, ...] | None = None,
 ) -> Any:
     """Make a vector environment of Stable-Baselines3 for training.
 
@@ -182,13 +195,19 @@ def make_environments(
         timeouts_terminate: True: report truncation (the time limit) as termination.
         num_workers: number of worker processes; 0: the environments run in the main process. If the
             environment has a backend, this number is not used.
+        keys: entries of the observation; None: only the privileged state.
+
+    Raises:
+        ValueError: the environment has a backend, and `keys` are given.
     """
     if is_batched(env):
+        if keys is not None:
+            raise ValueError(f"method=ppo needs env.backend=null, got {env.backend}")
         batch = make_batch(env, num_envs, with_images=False, privileged=True)
         return as_sb3(BatchTrainingEpisodes(batch, seeds, timeouts_terminate))
     seed, first = seeds
     makers = [
-        partial(_make_env, env, (seed, first + index, num_envs), timeouts_terminate)
+        partial(_make_env, env, (seed, first + index, num_envs), timeouts_terminate, keys)
         for index in range(num_envs)
     ]
     if num_workers:
@@ -201,7 +220,11 @@ def make_environments(
 
 
 def _make_env(
-    env: EnvConfig, seeds: tuple[int, int, int], timeouts_terminate: bool
+    env: EnvConfig,
+    seeds: tuple[int, int, int],
+    timeouts_terminate: bool,
+    keys: tuple[str, ...] | None,
 ) -> TrainingEpisodes:
-    made = make_env(env, with_images=False, privileged=True)
-    return TrainingEpisodes(made, seeds, timeouts_terminate)
+    with_images = keys is not None and any(key.startswith("image_") for key in keys)
+    made = make_env(env, with_images=with_images, privileged=keys is None or STATE in keys)
+    return TrainingEpisodes(made, seeds, timeouts_terminate, keys)

@@ -25,7 +25,7 @@ from toto_robot.config import from_dict, to_dict
 from toto_robot.device import choose_device
 from toto_robot.files import write_json, written_aside
 
-from ..demonstrations.store import StoreHeader, create_store, read_header
+from ..demonstrations.store import StoreHeader, create_store
 from ..evaluate import EvaluateConfig, evaluate
 from ..learning.config import TrainConfig
 from ..learning.dagger import Round, collect
@@ -33,7 +33,7 @@ from ..rollouts.pool import RolloutPool
 from ..rollouts.rollout import RolloutSpec
 from ..rollouts.seeds import EVALUATION_SEEDS, NUM_RUN_SEEDS
 from ..rollouts.video import film
-from ..student import load_student
+from ..student import load_student, read_metadata
 from ..train import train
 from ..trained_policy import TrainedPolicy
 from .config import Cell, cell_folder, result_path
@@ -58,7 +58,8 @@ def run_cell(out: Path, cell: Cell) -> None:
     config = cell.train_config()
     start = time.perf_counter()
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
-    config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
+    if config.method != "ppo":
+        config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
     train(config, folder / "train")
     suites = {}
     for name in cell.suites:
@@ -155,7 +156,7 @@ def _film(
         if seed is None or path.is_file():
             continue
         if student is None:
-            interface = read_header(folder / "train/store").interface
+            interface = read_metadata(folder / "train/policy").interface
             student = load_student(folder / "train/policy", encoder, interface)
         assert config.env is not None
         film(path, config.env, TrainedPolicy(student, encoder), [seed])
@@ -176,7 +177,7 @@ def _write_result(
     steps = rounds[-1]["env_steps"] + sum(
         one["steps"] for result in measured for one in result["seeds"]
     )
-    cameras = len(read_header(folder / "train/store").interface.cameras)
+    cameras = len(read_metadata(folder / "train/policy").interface.cameras)
     labelled = 0
     curve = []
     for entry in rounds:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from policies.studies import cell as one_cell
+from policies.studies import report
 from tests.command_lines import run
 from tests.policies.fake_world import ENV_ID, save_tiny_encoder
 
@@ -30,6 +31,22 @@ settings: [experiment=tiny, demonstrations=3, evaluation_episodes=4]
 suite_episodes: 2
 videos: false
 baseline: blind
+"""
+
+METHODS = """# @package _global_
+rows:
+  dagger: {settings: [method=dagger]}
+  bc: {settings: [method=bc]}
+  ppo: {settings: [method=ppo, reinforcement=ppo, reinforcement.ppo.num_envs=4,
+        reinforcement.ppo.num_steps=100, reinforcement.ppo.epochs=1,
+        reinforcement.validate_every=2, reinforcement.env_steps=1600]}
+columns:
+  cabinet: {settings: [env=franka_cabinet, encoder=none]}
+seeds: [0]
+settings: [experiment=tiny]
+suite_episodes: 2
+videos: false
+baseline: dagger
 """
 
 
@@ -175,6 +192,45 @@ def test_what_makes_no_sense_is_refused(encoder, tmp_path, change, message):
     assert done.code != 0
     assert message in done.err
     assert not list((tmp_path / "out").glob("cells/*"))
+
+
+def test_rows_with_x_are_a_plot_over_layers(finished, encoder, tmp_path, monkeypatch):
+    drawn = []
+    right = report._draw_over_x
+
+    def noted(plot, finals, config):
+        right(plot, finals, config)
+        drawn.append(plot)
+
+    monkeypatch.setattr(report, "_draw_over_x", noted)
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    done = study(encoder, out, "rows.toto.x=2", "rows.mean.x=5", "x_label=depth")
+    assert "0 to run here" in done.out
+    (plot,) = drawn
+    assert plot.get_xlabel() == "depth"
+    rates = {
+        one["row"]: one["rate_mean"] for one in json.loads((out / "comparisons.json").read_text())
+    }
+    curve, *others = plot.get_lines()
+    assert curve.get_xdata().tolist() == [2, 5]
+    assert curve.get_ydata().tolist() == [rates["toto"], rates["mean"]]
+    assert [one.get_label() for one in others if one.get_label() == "blind"] == ["blind"]
+
+
+def test_methods_are_rows(tmp_path):
+    folder = tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    (folder / "ways.yaml").write_text(METHODS)
+    words = ["--config-dir", str(folder.parent), "study=ways", f"out={tmp_path / 'out'}"]
+    done = run("policies.study", words)
+    assert done.code == 0, done.err
+    with (tmp_path / "out/cells.csv").open() as file:
+        curves = {one["row"]: json.loads(one["curve"]) for one in csv.DictReader(file)}
+    assert [steps for steps, _, _ in curves["ppo"]] == [800, 1600]
+    assert len(curves["bc"]) == 1
+    assert curves["bc"][0][0] == curves["dagger"][0][0]  # the same two demonstrations
+    assert len(list((tmp_path / "out/demonstrations").glob("*/store.json"))) == 1
+    assert (tmp_path / "out/figures/cabinet.png").is_file()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
