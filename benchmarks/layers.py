@@ -44,7 +44,7 @@ def main() -> None:
     tables: dict[str, list[str]] = {name: [] for name in targets}
     pools = [pool for pool in POOLS if pool != "last" or isinstance(trained, Encoder)]
     for label, encoder in (("trained", trained), ("untrained", trained.untrained(0))):
-        layers = range(encoder.num_layers + 1) if label == "trained" else (encoder.layer,)
+        layers = range(encoder.num_layers + 1) if label == "trained" else encoder.layers
         embeddings = _embed(encoder, frames, layers, pools)
         for layer, pooled in zip(layers, embeddings, strict=True):
             for name, target in targets.items():

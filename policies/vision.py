@@ -88,7 +88,7 @@ class EncoderId:
 
     Attributes:
         weights_hash: hash of all weights.
-        layer: number of the transformer layer whose features are pooled.
+        layer: number of the transformer layer whose features are pooled, or of several layers.
         pool: name of the pooling method, such as `grid4`.
         past: temporal context in words: `none`, or how many earlier frames are used and how.
         fingerprint: hash of the values above.
@@ -96,7 +96,7 @@ class EncoderId:
     """
 
     weights_hash: str
-    layer: int
+    layer: int | tuple[int, ...]
     pool: str
     past: str
     fingerprint: str

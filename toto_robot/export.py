@@ -126,7 +126,7 @@ def export_onnx(
     head_width = config.dim // config.heads
     if context is not None:
         past = (context - 1) * config.tokens_per_frame
-        memory = torch.zeros(encoder.layer, num_envs, config.heads, past, head_width)
+        memory = torch.zeros(max(encoder.layers), num_envs, config.heads, past, head_width)
         inputs = {
             "frames": frames,
             "keys": memory,
@@ -155,7 +155,7 @@ def _check(encoder: Encoder, context: int | None) -> None:
         )
     if context is not None and not 2 <= context <= config.frames:
         raise ValueError(f"context must be in [2, {config.frames}] frames, got {context}")
-    if context is not None and encoder.layer == 0:
+    if context is not None and max(encoder.layers) == 0:
         raise ValueError("layer 0 has no past: export it without a stream (context=null)")
 
 

@@ -26,6 +26,8 @@ from .cli import command
 from .data.mixture import SequenceMixture, TokenData
 from .encoders.encoder import Encoder
 from .encoders.loading import load_tokenizer, load_toto, save_encoder
+from .encoders.pca import all_features
+from .encoders.pooling import is_attention, needs_components
 from .models import CausalModel, ModelConfig, TotoConfig, model_flops
 from .models.adapters import Adaptation
 from .models.transformer import Attention
@@ -274,9 +276,7 @@ class _Run:
     def _video_phase(self, ranks: Ranks) -> Phase:
         config, folder = self._config, self._config.data
         assert folder is not None
-        encoder = Encoder(
-            self._tokenizer, self._model_config.build(), self._start.layer, self._start.pool
-        )
+        encoder = Encoder(self._tokenizer, self._model_config.build(), 0, "mean")
         data = ranks.first_then_others(
             lambda: tokenise_data(folder, encoder, config.stride, self._out, config.seed)
         )
@@ -336,18 +336,24 @@ class _Run:
     def _save(self, transformer: CausalModel, result: Fit, folder: Path) -> None:
         config, start = self._config, self._start
         interval_s = config.frame_interval_s
+        pca = None
+        if start.pca is not None and len(start.pca.frames):
+            tuned = Encoder(self._tokenizer, transformer, 0, "mean")
+            pca = start.pca.refit(all_features(tuned))
+        needs_more = is_attention(start.pool) or (needs_components(start.pool) and pca is None)
         save_encoder(
             folder,
             self._tokenizer,
             transformer,
             layer=start.layer,
-            pool="mean" if start.pool == "attention" else start.pool,
+            pool="mean" if needs_more else start.pool,
             frame_interval_s=start.frame_interval_s if interval_s is None else interval_s,
             training={
                 "fine_tuned_from": {"name": config.start_from, "weights": start.weights_hash},
                 "tokens": result.tokens,
                 **result.notes(config),
             },
+            pca=pca,
         )
 
 

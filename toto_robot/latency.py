@@ -28,6 +28,7 @@ from .cli import command
 from .device import choose_device
 from .encoders.encoder import Encoder
 from .encoders.operations import SIDES, count_operations, measure_ceiling, timed
+from .encoders.pooling import join_layers
 from .encoders.vision import AnyToto, build_toto
 from .files import write_json
 
@@ -226,7 +227,9 @@ def _first_calls(
 
     frames = begin("decode", read_camera)
     ids = begin("tokenise", lambda: encoder.tokenize(frames))
-    (features,) = begin("transformer", lambda: encoder.token_features(ids, (encoder.layer,)))
+    features = join_layers(
+        begin("transformer", lambda: encoder.token_features(ids, encoder.layers))
+    )
     embedding = begin("pool", lambda: encoder.pooling(features)).float()
     policy = _policy(int(embedding.numel()), config).to(device)
 
@@ -241,7 +244,7 @@ def _first_calls(
     calls: dict[str, Callable[[], object]] = {
         "decode": read_camera,
         "tokenise": lambda: encoder.tokenize(frames),
-        "transformer": lambda: encoder.token_features(ids, (encoder.layer,)),
+        "transformer": lambda: encoder.token_features(ids, encoder.layers),
         "transformer, streaming": lambda: stream.token_features(ids),
         "pool": lambda: encoder.pooling(features),
         "policy": lambda: act(embedding),

@@ -12,11 +12,12 @@ from .locks import hold
 
 WEIGHTS = Path(__file__).parent / "weights"
 RECORD = "weights.json"  # hashes of the weights of encoders that the config names
-# Last names of settings that change how a run computes or saves, but not its results.
+# Last names of settings that change how a run computes or saves, but not its results. `pca_frames`
+# is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
     {
         "device", "num_workers", "read_threads", "memory_limit_gib", "batch_size", "keep_every",
-        "keep_most", "keep_in_background", "video_episodes",
+        "keep_most", "keep_in_background", "video_episodes", "pca_frames",
     }
 )  # fmt: skip
 # Settings that may grow: existing results stay valid, and more are added.

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from .cli import command
 from .config import to_dict
 from .encoders.encoder import Encoder
-from .encoders.pooling import build_pool
+from .encoders.pca import PrincipalComponents, build_pools
+from .encoders.pooling import Pool, is_attention, needs_components
 from .encoders.streaming import StreamConfig
 from .encoders.vision import AnyToto, TotoVision, build_toto
 from .files import write_aside
@@ -83,7 +84,7 @@ class SweepConfig:
             compared. With a `stream`, features also depend on earlier frames of the episode, and
             therefore all frames are encoded.
         device: device of the encoder: `cpu`, `cuda`, or `auto`.
-        pools: pools to compare: mean, last, grid<k> (pools without parameters).
+        pools: pools without parameters to compare: mean, last, grid<g>, pca<k>, pca<k>grid<g>.
         stride: distance between two used frames of an episode, in frames; each episode starts at a
             different frame.
         episodes: number of episodes to use, spaced evenly over the list of all episodes; null: all.
@@ -112,9 +113,10 @@ class SweepConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        if "attention" in self.pools or not self.pools:
+        if any(map(is_attention, self.pools)) or not self.pools:
             raise ValueError(
-                f"pools must be pools without parameters (mean, last, grid<k>), got {self.pools}"
+                "pools must be pools without parameters (mean, last, grid<g>, pca<k>, "
+                f"pca<k>grid<g>), got {self.pools}"
             )
         if self.folds < 3:
             raise ValueError(f"folds must be at least 3 to choose a penalty, got {self.folds}")
@@ -144,6 +146,9 @@ def sweep(config: SweepConfig, out: Path) -> None:
             fewer episodes than folds.
     """
     encoder = build_toto(config.encoder, config.device, whole=True, streams=True)
+    for pool in config.pools:  # an unknown pool fails before any data is read
+        dim = encoder.transformer.config.dim
+        build_pools(pool, dim, encoder.tokens_per_frame, (0,), encoder.pca)
     if config.stream is not None:  # an invalid stream fails before any data is read
         config.stream.open(encoder, 1)
     data = read_demonstrations(
@@ -183,13 +188,7 @@ def _probe_all(
         penalties=config.penalties,
         seed=config.seed,
     )
-    untrained = encoder.untrained(0).to(config.device)
-    variants = {
-        TRAINED: _Variant(tokens=encoder, features=encoder),
-        UNTRAINED: _Variant(tokens=encoder, features=untrained),
-    }
-    if data.view != "tokens":
-        variants[RANDOM] = _Variant(tokens=untrained, features=untrained)
+    variants = _variants(config, encoder, data.view == "tokens")
     files, pixels = _embed(config, data, variants, out)
     nothing = np.zeros((len(data.target), 0))
     cells = [_probe(config, data, evaluation, nothing, source=CONSTANT)]
@@ -213,10 +212,33 @@ def _probe_all(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Variant:
-    """A pair of encoders: one provides the tokenizer, the other the transformer."""
+    """A pair of encoders: one provides the tokenizer, the other the transformer.
+
+    `pca` are the principal components of the features of this pair.
+    """
 
     tokens: Encoder
     features: Encoder
+    pca: PrincipalComponents | None
+
+
+def _variants(config: SweepConfig, trained: Encoder, has_tokens: bool) -> dict[str, _Variant]:
+    """Return the trained encoder and its untrained copies, by name.
+
+    The principal components of each copy are fitted to its own features.
+    """
+    untrained = trained.untrained(0).to(config.device)
+    layers = range(trained.num_layers + 1)
+
+    def variant(tokens: Encoder) -> _Variant:
+        pca = trained.pca if any(map(needs_components, config.pools)) else None
+        if pca is not None:
+            pca = pca.refit(lambda x: untrained.token_features(tokens.tokenize(x), layers))
+        return _Variant(tokens=tokens, features=untrained, pca=pca)
+
+    variants = {TRAINED: _Variant(tokens=trained, features=trained, pca=trained.pca)}
+    variants[UNTRAINED] = variant(trained)
+    return variants if has_tokens else variants | {RANDOM: variant(untrained)}
 
 
 def _probe(
@@ -271,6 +293,8 @@ def _embed(
         stream = config.stream
         facts += [stream.context, stream.mode, stream.frame_skip] if stream else []
         facts += [variant.tokens.weights_hash] if data.view != "tokens" else []
+        if any(map(needs_components, config.pools)) and variant.pca is not None:
+            facts.append(variant.pca.identity)
         key = hashlib.sha256(f"2 {facts}".encode()).hexdigest()[:16]
         folders[name] = out / f"embeddings-{key}"
         folders[name].mkdir(parents=True, exist_ok=True)
@@ -301,7 +325,7 @@ def _embed(
             try:
                 if id(variant.tokens) not in tokens:
                     tokens[id(variant.tokens)] = _tokens(variant.tokens, parts, data.view)
-                features = _features(config, variant.features, tokens[id(variant.tokens)], rows)
+                features = _features(config, variant, tokens[id(variant.tokens)], rows)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             write_aside(places[name], save(features))
@@ -323,12 +347,13 @@ def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
     return ids.unflatten(0, frames.shape[:2])
 
 
-def _features(config: SweepConfig, encoder: Encoder, ids: Tensor, rows: Array) -> dict[str, Array]:
+def _features(config: SweepConfig, variant: _Variant, ids: Tensor, rows: Array) -> dict[str, Array]:
     """Return the embeddings of tokens [t c n] for all pools and layers, named `<pool>-<layer>`.
 
     The tokens are those of t frames of c cameras. `rows` are the numbers of the r frames whose
     embeddings are returned, [r c*e] for each pool and layer.
     """
+    encoder = variant.features
     layers = range(encoder.num_layers + 1)
     num_cameras = ids.shape[1]
     if config.stream is None:
@@ -346,11 +371,17 @@ def _features(config: SweepConfig, encoder: Encoder, ids: Tensor, rows: Array) -
         per_layer = tuple(torch.cat(steps) for steps in zip(*chosen, strict=True))
     found = {}
     for name in config.pools:
-        pool = build_pool(name, encoder.transformer.config.dim, encoder.tokens_per_frame)
         for layer, features in enumerate(per_layer):
+            pool = _pool(name, variant, layer)
             embedding = pool(features).unflatten(0, (-1, num_cameras)).flatten(1).half()
             found[f"{name}-{layer}"] = embedding.cpu().contiguous().numpy()
     return found
+
+
+def _pool(name: str, variant: _Variant, layer: int) -> Pool:
+    encoder = variant.features
+    dim = encoder.transformer.config.dim
+    return build_pools(name, dim, encoder.tokens_per_frame, (layer,), variant.pca)
 
 
 def _load(files: Sequence[Path], counts: Sequence[int], name: str) -> Array:

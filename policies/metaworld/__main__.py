@@ -51,8 +51,6 @@ class MetaworldConfig:
 
     Attributes:
         encoder: the encoder to measure.
-        layers: layers of a Toto whose embeddings are concatenated, such as [0, 4]; null: the layer
-            of `encoder`.
         controls: rows that are measured beside the encoder. `pixels`: the frame at 16 x 16 pixels.
             `untrained`: the encoder with random weights. `none`: proprioception only.
         parts: `probes`, `cloning`, or both.
@@ -71,7 +69,6 @@ class MetaworldConfig:
     """
 
     encoder: FrozenVision
-    layers: tuple[int, ...] | None
     controls: tuple[Control, ...]
     parts: tuple[Literal["probes", "cloning"], ...]
     tasks: tuple[str, ...]
@@ -89,11 +86,6 @@ class MetaworldConfig:
         for name in ("parts", "tasks", "training_seeds", "appearances"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
-        if self.layers is not None and len(self.layers) < 2:
-            raise ValueError(
-                f"layers must name at least two layers, got {list(self.layers)}; one layer is "
-                "encoder.layer="
-            )
         if self.probes.folds > self.scene.demonstrations:
             raise ValueError(
                 f"{self.probes.folds} folds need at least as many demonstrations, got "
@@ -147,7 +139,7 @@ def benchmark(config: MetaworldConfig, out: Path) -> None:
     shared = _Shared(scene=config.scene, probes=config.probes, cloning=config.cloning)
     claim(out, shared)
     device = torch.device(choose_device(config.device))
-    rows = rows_of(config.encoder, config.layers, config.controls, device)
+    rows = rows_of(config.encoder, config.controls, device)
     if not config.scene.cameras and any(row.encoder is not None for row in rows):
         raise ValueError("scene.cameras is empty; only encoder=none controls=[] needs no camera")
     require_scene(config.data, config.scene)
@@ -244,7 +236,7 @@ def _without_cameras(scene: SceneConfig) -> SceneConfig:
     return replace(scene, cameras=())
 
 
-main = command("metaworld", MetaworldConfig)(benchmark)
+main = command("metaworld", MetaworldConfig, {"layers": "encoder.layer"})(benchmark)
 
 if __name__ == "__main__":
     main()

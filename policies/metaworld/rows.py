@@ -5,9 +5,8 @@ demonstrations are saved beside them, so that each frame is encoded once per enc
 once for all encoders that share a tokenizer.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from toto_robot import FrameEncoder
-from toto_robot.encoders.contract import NO_PAST, Codes, FrameStreams
+from toto_robot.encoders.contract import NO_PAST, Codes
 from toto_robot.encoders.loading import load_toto
 from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.files import written_aside
@@ -24,7 +23,7 @@ from toto_robot.files import written_aside
 from ..vision import FrozenVision, NoVision, PixelVision, TotoVision, VitVision, embed_episode
 from .recordings import Recording
 
-__all__ = ["Control", "JoinedEncoder", "Row", "embeddings", "rows_of"]
+__all__ = ["Control", "Row", "embeddings", "rows_of"]
 
 Control = Literal["pixels", "untrained", "none"]
 _BATCH = 32  # frames per call of an encoder
@@ -47,68 +46,8 @@ class Row:
     encoder: FrameEncoder | None
 
 
-class JoinedEncoder:
-    """Several encoders with the same codes, whose embeddings are concatenated: layers together.
-
-    Attributes:
-        dim: number e of values in an embedding.
-        layer: number of the last encoder's layer.
-        pool: pool and layers in words.
-        past: text that describes the earlier frames on which an embedding depends.
-        image_size: side of the square to which frames are resized, pixels.
-        weights_hash: sha256 of all weights.
-    """
-
-    def __init__(self, encoders: Sequence[FrameEncoder]) -> None:
-        first = encoders[0]
-        if any(one.codes.fingerprint != first.codes.fingerprint for one in encoders):
-            raise ValueError(
-                "layers: only the layers of a Toto can be concatenated, which share their tokens"
-            )
-        self._encoders = tuple(encoders)
-        self.dim = sum(one.dim for one in encoders)
-        self.layer = encoders[-1].layer
-        self.pool = f"{first.pool} of layers {'+'.join(str(one.layer) for one in encoders)}"
-        self.image_size, self.past = first.image_size, first.past
-        self.weights_hash, self.codes = first.weights_hash, first.codes
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
-        parts = " ".join(one.fingerprint for one in self._encoders)
-        return hashlib.sha256(parts.encode()).hexdigest()
-
-    def __call__(self, frames: Any) -> torch.Tensor:
-        """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3]."""
-        return torch.cat([torch.as_tensor(one(frames)) for one in self._encoders], dim=1)
-
-    def compress(self, frames: Any) -> Codes:
-        """Return the codes [b n] of b frames [b h w 3], n codes per frame."""
-        return self._encoders[0].compress(frames)
-
-    def embed(self, codes: Codes) -> NDArray[np.float32]:
-        """Return the embeddings [b e] of frames from their codes [b n]."""
-        return np.concatenate([one.embed(codes) for one in self._encoders], axis=1)
-
-    def open_streams(self, num_streams: int) -> "_JoinedStreams":
-        """Return streams for `num_streams` episodes."""
-        return _JoinedStreams([one.open_streams(num_streams) for one in self._encoders])
-
-
-class _JoinedStreams:
-    """The streams of several encoders, whose embeddings are concatenated."""
-
-    def __init__(self, streams: Sequence[FrameStreams]) -> None:
-        self._streams = streams
-
-    def embed(self, codes: Codes, streams: Sequence[int]) -> NDArray[np.float32]:
-        """Return the embeddings [k e] of the newest frames of k streams."""
-        return np.concatenate([one.embed(codes, streams) for one in self._streams], axis=1)
-
-
 def rows_of(
     vision: FrozenVision,
-    layers: tuple[int, ...] | None,
     controls: Sequence[Control],
     device: torch.device,
 ) -> list[Row]:
@@ -116,42 +55,35 @@ def rows_of(
 
     Args:
         vision: settings of the encoder.
-        layers: layers of a Toto whose embeddings are concatenated; None: the layer in `vision`.
         controls: `pixels`: the frame at 16 x 16 pixels; `untrained`: the encoder with random
             weights; `none`: proprioception only.
         device: device of the encoders.
 
     Raises:
-        ValueError: `layers` does not fit the encoder, or it has no untrained copy.
+        ValueError: the encoder has no untrained copy.
     """
-    rows = [_row(vision, layers, device, untrained=False)]
+    rows = [_row(vision, device, untrained=False)]
     for control in controls:
         if control == "untrained":
             if isinstance(vision, TotoVision | VitVision):
-                rows.append(_row(vision, layers, device, untrained=True))
+                rows.append(_row(vision, device, untrained=True))
         else:
             other = PixelVision() if control == "pixels" else NoVision()
-            rows.append(_row(other, None, device, untrained=False))
+            rows.append(_row(other, device, untrained=False))
     return list({row.key: row for row in rows}.values())
 
 
-def _row(
-    vision: FrozenVision, layers: tuple[int, ...] | None, device: torch.device, *, untrained: bool
-) -> Row:
-    if layers is not None and not isinstance(vision, TotoVision):
-        raise ValueError(f"layers: only a Toto has layers to concatenate, got {vision.kind}")
-    if isinstance(vision, TotoVision) and layers is not None:
-        views: Any = [_build(replace(vision, layer=k), device, untrained) for k in layers]
-        encoder: Any = JoinedEncoder(views)
-    else:
-        encoder = _build(vision, device, untrained)
+def _row(vision: FrozenVision, device: torch.device, *, untrained: bool) -> Row:
+    encoder = _build(vision, device, untrained)
     if encoder is None:
         return Row(name="no vision", key="none", vision=vision, encoder=None)
     name = Path(getattr(vision, "name_or_path", "16 x 16 pixels")).name
     if isinstance(vision, PixelVision):
         return Row(name="16 x 16 pixels", key="pixels", vision=vision, encoder=encoder)
     name = f"{'untrained ' if untrained or vision.kind == 'random' else ''}{name}"
-    name += f" {encoder.pool}" if layers else f" layer {encoder.layer} {encoder.pool}"
+    layer = encoder.layer
+    words = f"layer {layer}" if isinstance(layer, int) else f"layers {'+'.join(map(str, layer))}"
+    name += f" {words} {encoder.pool}"
     if encoder.past != NO_PAST:
         name += f" ({encoder.past})"
     key = f"{_short(name)}-{encoder.fingerprint[:12]}"

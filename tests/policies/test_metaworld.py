@@ -78,7 +78,7 @@ def test_one_command_measures_an_encoder_beside_its_controls(tmp_path):
 def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert benchmark(tmp_path, "encoder=pixels controls=[none] parts=[cloning]").code == 0
     more = "controls=[] parts=[cloning] appearances=[changed,same] training_seeds=[0,1]"
-    joined = f"encoder=nano encoder.pool=mean layers=[0,1] {more}"
+    joined = f"encoder=nano encoder.pool=mean encoder.layer=[0,1] {more}"
     assert benchmark(tmp_path, joined).code == 0
     assert len(list(tmp_path.glob("out/policies/toto*/*/weights.safetensors"))) == 2
     stream = "encoder=stream encoder.layer=1 encoder.stream.context=2 controls=[] parts=[probes]"
@@ -90,10 +90,10 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert "2 frames" in probed
     assert {row["appearance"] for row in found["probes"]} == {"same", "changed"}
     same = {row["row"]: row for row in found["cloning"] if row["appearance"] == "same"}
-    assert {"16 x 16 pixels", "no vision", "toto-nano mean of layers 0+1"} < same.keys()
+    assert {"16 x 16 pixels", "no vision", "toto-nano layers 0+1 mean"} < same.keys()
     assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have
     changed = {row["row"]: row for row in found["cloning"] if row["appearance"] == "changed"}
-    assert changed["toto-nano mean of layers 0+1"]["episodes"] == 8
+    assert changed["toto-nano layers 0+1 mean"]["episodes"] == 8
 
 
 def save_mvp(path, dim=12, layers=2, patch=4, side=16):
@@ -191,8 +191,8 @@ def test_an_episode_depends_only_on_its_seed_and_appearance(tmp_path):
         ("encoder=none tasks=[nothing]", "unknown task 'nothing'; known: reach-v3, never-v3"),
         ("encoder=none scene.cameras=[top]", "unknown cameras ['top']; known: corner3, gripperPOV"),
         ("encoder=pixels scene.cameras=[]", "scene.cameras is empty; only encoder=none"),
-        ("encoder=mae_nano layers=[0,1]", "only a Toto has layers to concatenate, got vit"),
-        ("encoder=nano layers=[1]", "layers must name at least two layers, got [1]"),
+        ("encoder=nano encoder.layer=[1,1]", "layer must be a number or a list of different"),
+        ("encoder=nano encoder.pool=pca8", "needs principal components, and this encoder has none"),
         ("encoder=none tasks=[]", "tasks must not be empty"),
         ("encoder=none probes.folds=7", "7 folds need at least as many demonstrations, got 6"),
         ("encoder=none metaworld_python=/nowhere/bin/python", "add install=true, or"),

@@ -16,6 +16,7 @@ from tests.toto_robot.visions import toto
 from toto_robot import Encoder, TotoConfig, load_encoder, save_encoder
 from toto_robot.encoders.exported import ExportedEncoder
 from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
+from toto_robot.encoders.pca import all_features, fit_components
 from toto_robot.export import ExportConfig, compare, export, export_onnx
 from toto_robot.tokenizers import LightConfig
 
@@ -58,6 +59,18 @@ def test_graphs_are_the_encoder_over_episodes_with_resets(exported):
     assert found["stream: share of equal tokens"] > 0.99
     assert found["frame: greatest difference"] < 1e-4
     assert found["stream: greatest difference"] < 1e-4
+
+
+def test_layers_and_principal_components_are_exported(tmp_path):
+    encoder = tiny(layer=(0, 2), pool="mean")
+    pca = fit_components(all_features(encoder), np.concatenate([frames(k) for k in range(8)]))
+    toto = Encoder(encoder.tokenizer, encoder.transformer, (0, 2), "pca3grid2", pca=pca)
+    export_onnx(toto, tmp_path, size=SIZE, num_envs=2, context=3)
+    found = compare(toto, tmp_path, 8)
+    assert found["frame: greatest difference"] < 1e-4
+    assert found["stream: greatest difference"] < 1e-4
+    opened = ExportedEncoder(tmp_path)
+    assert (opened.layer, opened.pool, opened.dim) == ((0, 2), "pca3grid2", 24)
 
 
 def test_an_export_keeps_the_contract_of_all_encoders(exported):

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from tests.toto_robot.visions import toto
 from toto_robot import Encoder, StreamConfig, load_encoder, save_encoder
 from toto_robot.checkpoint import weights_hash
+from toto_robot.encoders.pca import all_features, fit_components
 from toto_robot.models import TotoConfig
 from toto_robot.probing.report import clearness
 from toto_robot.sweep import SweepConfig, sweep
@@ -119,6 +120,23 @@ def test_it_finds_the_layer_that_made_the_target(result):
     with (result / "sweep.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found)
     assert (result / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_principal_components_are_pools_and_each_control_has_its_own(checkpoint, store, tmp_path):
+    encoder = load_encoder(checkpoint)
+    images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    fitted = tmp_path / "fitted"
+    save_encoder(
+        fitted, encoder.tokenizer, encoder.transformer, layer=1, pool="mean",
+        pca=fit_components(all_features(encoder), images),
+    )  # fmt: skip
+    sweep(config(fitted, store, pools=("pca8", "pca8grid1", "mean")), tmp_path / "out")
+    found = cells(tmp_path / "out")
+    assert found["trained", 2, "pca8"]["width"] == 2 * 8 * 64
+    # all eight components of the mean are the mean in other axes
+    rotated, mean = (found["trained", 2, pool]["score"] for pool in ("pca8grid1", "mean"))
+    assert rotated == pytest.approx(mean, abs=0.02)
+    assert found["untrained", 2, "pca8"]["score"] != found["trained", 2, "pca8"]["score"]
 
 
 def test_few_episodes_support_no_choice(checkpoint, tmp_path, capsys):
@@ -298,7 +316,9 @@ def test_episodes_of_one_seed_are_never_split(checkpoint, store, tmp_path):
         ({"target": "label", "array": "round"}, "is 0 everywhere"),
         ({"target": "state", "array": "round"}, "is constant"),
         ({"pools": ("attention",)}, "without parameters"),
+        ({"pools": ("attention4",)}, "without parameters"),
         ({"pools": ("grid3",)}, "does not divide"),
+        ({"pools": ("pca2",)}, "needs principal components, and this encoder has none"),
         ({"folds": 2}, "at least 3"),
         ({"folds": 13}, "need at least as many episodes"),
         ({"penalties": ()}, "penalties"),

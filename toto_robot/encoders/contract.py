@@ -93,7 +93,6 @@ class FrameEncoder(FrameEmbedder, Protocol):
     """A frozen encoder of camera frames.
 
     Attributes:
-        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the method that combines the features of all tokens to one embedding.
         image_size: side of the square to which frames are resized, pixels.
         weights_hash: sha256 of all weights, independent of layer and pool.
@@ -101,11 +100,15 @@ class FrameEncoder(FrameEmbedder, Protocol):
             depends on one frame only.
     """
 
-    layer: int
     pool: str
     image_size: int
     weights_hash: str
     past: str
+
+    @property
+    def layer(self) -> int | tuple[int, ...]:
+        """Number of the layer whose features are pooled, or of several; 0 is the input."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -156,8 +159,8 @@ class StreamableEncoder(Protocol):
         ...
 
     @property
-    def layer(self) -> int:
-        """Number of the layer whose features are pooled; 0 is the token embedding."""
+    def layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose features are pooled; 0 is the token embedding."""
         ...
 
     @property

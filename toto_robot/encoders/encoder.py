@@ -31,7 +31,14 @@ from .contract import (
     refuse_gradients,
 )
 from .forks import survive_forks
-from .pooling import AttentionPool, build_pool, normalise
+from .pca import PrincipalComponents, all_features, build_pools
+from .pooling import (
+    is_attention,
+    join_layers,
+    layer_numbers,
+    needs_components,
+    normalise,
+)
 
 if TYPE_CHECKING:
     from .streaming import EncoderStream
@@ -49,7 +56,7 @@ class EncoderConfig:
     Attributes:
         tokenizer: settings of the tokenizer.
         transformer: kind and sizes of the causal model.
-        layer: default layer whose features are pooled; 0 is the token embedding.
+        layer: default layer whose features are pooled, or several layers; 0 is the token embedding.
         pool: name of the default pool, such as `grid4`.
         frame_interval_s: time between two frames of the training videos, seconds; None: it was not
             recorded, or it varies much.
@@ -57,7 +64,7 @@ class EncoderConfig:
 
     tokenizer: TokenizerConfig
     transformer: ModelConfig
-    layer: int
+    layer: int | tuple[int, ...]
     pool: str
     frame_interval_s: float | None = None
 
@@ -86,8 +93,11 @@ class Encoder(nn.Module):
 
     Attributes:
         dim: number e of values in an embedding.
-        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
+        layer: number of the layer whose features are pooled, or of several layers, whose embeddings
+            are concatenated; 0 is the embedding of the input.
+        layers: the same numbers, always as a tuple.
         pool: name of the pool.
+        pca: principal components of the features, for the pools `pca<k>`; None: it has none.
         repeat_frame: true if the transformer reads each frame twice.
         frame_interval_s: time between two frames of the training videos, seconds; None: unknown.
         past: always `NO_PAST`, because an embedding depends on one frame only.
@@ -106,19 +116,21 @@ class Encoder(nn.Module):
         self,
         tokenizer: AnyTokenizer,
         transformer: CausalModel,
-        layer: int,
+        layer: int | Sequence[int],
         pool: str,
         *,
         repeat_frame: bool = False,
         frame_interval_s: float | None = None,
+        pca: PrincipalComponents | None = None,
     ) -> None:
         super().__init__()
         survive_forks()
         if repeat_frame and transformer.config.frames < 2:
             raise ValueError("repeat_frame needs a model trained on at least 2 frames, got 1")
         self.num_layers = transformer.config.layers
-        self.layer = transformer.layer_index(layer)
-        self.pool = pool
+        self.layers = layer_numbers(layer, transformer.layer_index)
+        self.layer = self.layers if len(self.layers) > 1 else self.layers[0]
+        self.pool, self.pca = pool, pca
         self.repeat_frame = repeat_frame
         self.frame_interval_s = frame_interval_s
         self.image_size = tokenizer.image_size
@@ -137,7 +149,9 @@ class Encoder(nn.Module):
             frame_interval_s=frame_interval_s,
         )
         self.requires_grad_(False)
-        self.pooling = build_pool(pool, transformer.config.dim, tokenizer.tokens_per_frame)
+        self.pooling = build_pools(
+            pool, transformer.config.dim, tokenizer.tokens_per_frame, self.layers, pca
+        )
         self.dim = self.pooling.dim
         self.eval()
 
@@ -147,8 +161,10 @@ class Encoder(nn.Module):
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if self.repeat_frame:
             parts += " repeated"
-        if isinstance(self.pooling, AttentionPool):
+        if is_attention(self.pool):
             parts += weights_hash(self.pooling)
+        if needs_components(self.pool) and self.pca is not None:
+            parts += self.pca.identity
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -192,8 +208,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the ids cannot be output of the tokenizer.
         """
-        (features,) = self.token_features(ids, (self.layer,))
-        return self.pooling(features).float()
+        return self.pooling(join_layers(self.token_features(ids, self.layers))).float()
 
     @property
     def codes(self) -> CodeFormat:
@@ -234,11 +249,9 @@ class Encoder(nn.Module):
     ) -> tuple[Float[Tensor, "b n d"], ...]:
         """Return the token features of each of the ``layers``, before pooling.
 
-        ``layers`` is None for the encoder's layer only. A frame has n tokens of d features.
+        ``layers`` is None for the encoder's layers. A frame has n tokens of d features.
         """
-        return self.token_features(
-            self.tokenize(frames), (self.layer,) if layers is None else layers
-        )
+        return self.token_features(self.tokenize(frames), self.layers if layers is None else layers)
 
     @torch.no_grad()
     def token_features(
@@ -286,7 +299,7 @@ class Encoder(nn.Module):
         if len(shape := tuple(getattr(clips, "shape", ()))) != 5:
             raise ValueError(f"clips must be uint8 RGB [b t h w 3], got shape {shape}")
         ids = self.tokenize(clips.reshape(-1, *shape[2:]))
-        (features,) = self.clip_features(ids.unflatten(0, shape[:2]), (self.layer,))
+        features = join_layers(self.clip_features(ids.unflatten(0, shape[:2]), self.layers))
         return self.pooling(features.flatten(0, 1)).float().unflatten(0, shape[:2])
 
     @torch.no_grad()
@@ -380,17 +393,29 @@ class Encoder(nn.Module):
         )
 
     def untrained(self, seed: int = 0) -> "Encoder":
-        """Return an encoder of the same architecture with random weights, for comparison."""
+        """Return an encoder of the same architecture with random weights, for comparison.
+
+        The principal components of a pool `pca<k>` are fitted to the copy's own features, on the
+        frames that the checkpoint stores. So only the weights differ, not the way they are read.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Encoder(
+            tokenizer, transformer = (
                 self._config.tokenizer.build(),
                 self._config.transformer.build(),
-                self.layer,
-                self.pool,
-                repeat_frame=self.repeat_frame,
-                frame_interval_s=self.frame_interval_s,
             )
+        pca = None
+        if self.pca is not None and needs_components(self.pool):
+            pca = self.pca.refit(all_features(Encoder(tokenizer, transformer, 0, "mean")))
+        return Encoder(
+            tokenizer,
+            transformer,
+            self.layer,
+            self.pool,
+            repeat_frame=self.repeat_frame,
+            frame_interval_s=self.frame_interval_s,
+            pca=pca,
+        )
 
 
 # From Python 3.12 on, isinstance does not find submodules, so Encoder is registered explicitly.

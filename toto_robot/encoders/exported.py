@@ -59,11 +59,9 @@ class ExportedEncoder:
         """
         self._graph = OnnxEncoder(folder, threads)
         metadata = self._graph.metadata
-        self.dim, self.layer, self.pool = (
-            self._graph.dim,
-            int(metadata["layer"]),
-            str(metadata["pool"]),
-        )
+        layer = metadata["layer"]  # a number, or a list of numbers
+        self.layer: int | tuple[int, ...] = tuple(layer) if isinstance(layer, list) else layer
+        self.dim, self.pool = self._graph.dim, str(metadata["pool"])
         self.image_size, self._batch = int(metadata["height"]), int(metadata["num_envs"])
         self.weights_hash = str(metadata["weights_hash"])
         self.fingerprint = hashlib.sha256(f"{metadata['fingerprint']} onnx".encode()).hexdigest()

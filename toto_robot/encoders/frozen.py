@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -26,7 +26,8 @@ from .contract import (
     refuse_gradients,
 )
 from .forks import survive_forks
-from .pooling import AttentionPool
+from .pca import PCA_PREFIX, PrincipalComponents, all_features, build_pools
+from .pooling import is_attention, layer_numbers, needs_components
 
 __all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
 
@@ -44,8 +45,8 @@ class FrozenConfig(Protocol):
         ...
 
     @property
-    def layer(self) -> int:
-        """Number of the default layer whose features are pooled."""
+    def layer(self) -> int | tuple[int, ...]:
+        """Number of the default layer whose features are pooled, or of several layers."""
         ...
 
     @property
@@ -62,8 +63,11 @@ class FrozenEncoder(nn.Module):
 
     Attributes:
         dim: number e of values in an embedding.
-        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
+        layer: number of the layer whose features are pooled, or of several layers, whose embeddings
+            are concatenated; 0 is the embedding of the input.
+        layers: the same numbers, always as a tuple.
         pool: name of the pool.
+        pca: principal components of the features, for the pools `pca<k>`; None: it has none.
         past: always `NO_PAST`, because an embedding depends on one frame only.
         num_layers: number of blocks of the whole model.
         image_size: side of the square to which frames are resized, pixels.
@@ -78,42 +82,55 @@ class FrozenEncoder(nn.Module):
     def __init__(
         self,
         transformer: Any,
-        layer: int,
+        layer: int | Sequence[int],
         pool: str,
-        pooling: Any,
         tokens_per_frame: int,
+        pca: PrincipalComponents | None,
+        *,
+        reads_patches: bool = True,
     ) -> None:
         """Freeze ``transformer``.
 
         Args:
             transformer: the model.
-            layer: number of the layer whose features are pooled; -1 is the last layer.
+            layer: number of the layer whose features are pooled, or of several layers; -1 is the
+                last layer.
             pool: name of the pool.
-            pooling: pool over the patches; None: the embedding does not use the patches.
             tokens_per_frame: number of patches of a frame.
+            pca: principal components of the features; None: there are none.
+            reads_patches: false if `pool` is no pool over the patches.
+
+        Raises:
+            ValueError: there is no such layer or pool.
         """
         super().__init__()
         survive_forks()
         config = transformer.config
         self.num_layers: int = config.layers
-        self.layer: int = transformer.layer_index(layer)
-        self.pool = pool
+        self.layers = layer_numbers(layer, transformer.layer_index)
+        self.layer = self.layers if len(self.layers) > 1 else self.layers[0]
+        self.pool, self.pca = pool, pca
         self.image_size: int = config.image_size
         self.tokens_per_frame = tokens_per_frame
         self.transformer = transformer.requires_grad_(False)
         self.weights_hash = hashlib.sha256(
             (json.dumps(to_dict(config)) + weights_hash(transformer)).encode()
         ).hexdigest()
-        self.pooling = pooling
-        self.dim: int = config.dim if pooling is None else pooling.dim
+        self.pooling: Any = None
+        self.dim: int = config.dim * len(self.layers)
+        if reads_patches:
+            self.pooling = build_pools(pool, config.dim, tokens_per_frame, self.layers, pca)
+            self.dim = self.pooling.dim
         self.eval()
 
     @property
     def fingerprint(self) -> str:
         """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
-        if isinstance(self.pooling, AttentionPool):
+        if is_attention(self.pool):
             parts += weights_hash(self.pooling)
+        if needs_components(self.pool) and self.pca is not None:
+            parts += self.pca.identity
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def requires_grad_(self: F, requires_grad: bool = True) -> F:
@@ -162,10 +179,19 @@ class FrozenEncoder(nn.Module):
         return self
 
     def untrained(self: F, seed: int = 0) -> F:
-        """Return an encoder of the same architecture with random weights, for comparison."""
+        """Return an encoder of the same architecture with random weights, for comparison.
+
+        The principal components of a pool `pca<k>` are fitted to the copy's own features, on the
+        frames that the checkpoint stores.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return type(self)(self.transformer.config.build(), self.layer, self.pool)  # pyrefly: ignore
+            transformer = self.transformer.config.build()
+        kind: Any = type(self)
+        pca = None
+        if self.pca is not None and needs_components(self.pool):
+            pca = self.pca.refit(all_features(kind(transformer, 0, "mean")))
+        return kind(transformer, self.layer, self.pool, pca)
 
 
 def save_frozen(
@@ -174,6 +200,7 @@ def save_frozen(
     config: FrozenConfig,
     weights: Mapping[str, Tensor],
     training: Mapping[str, object],
+    pca: PrincipalComponents | None = None,
 ) -> None:
     """Write a checkpoint that `load_encoder` can load.
 
@@ -183,7 +210,9 @@ def save_frozen(
         config: settings of the encoder.
         weights: the state dict of the transformer.
         training: plain data about the training, saved in ``config.json``.
+        pca: principal components of the features; None: the checkpoint has none.
     """
+    weights = dict(weights) | ({} if pca is None else pca.state())
     save_checkpoint(folder, kind, to_dict(config), weights, training=dict(training))
 
 
@@ -205,9 +234,12 @@ def open_frozen(
         ValueError: the checkpoint is damaged, or there is no such layer or pool.
     """
     weights = load_weights(folder, data["sha256"])
+    pca = PrincipalComponents.of_state(weights, config.transformer.layers, config.transformer.dim)
+    weights = {name: one for name, one in weights.items() if not name.startswith(PCA_PREFIX)}
     transformer = build_module(config.transformer.build, weights, folder)
     return kind(
         transformer,
         config.layer if layer is None else layer,
         config.pool if pool is None else pool,
+        pca,
     )

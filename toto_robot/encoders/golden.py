@@ -160,7 +160,7 @@ def verify_golden(
     Args:
         encoder: the encoder; outputs are computed on its device and in its dtype.
         folder: the checkpoint's folder.
-        layers: numbers of the layers whose features are compared; None: the encoder's layer.
+        layers: numbers of the layers whose features are compared; None: the encoder's layers.
         frames: number of reference images that are compared, from the first; None: all.
 
     Raises:
@@ -184,7 +184,7 @@ def verify_golden(
             what = f"{equal:.1%} of its tokens are equal, needed {tolerance.tokens:.0%}"
         if stage:
             raise _mismatch(file, stage, f"image {index}: {what}", encoder, notes)
-    wanted = [encoder.layer] if layers is None else list(layers)
+    wanted = list(encoder.layers) if layers is None else list(layers)
     expected = torch.stack([one.features[wanted] for one in vectors])
     found = _features(encoder, torch.stack([one.tokens for one in vectors]).long(), wanted)
     difference = (found - expected).abs().amax(dim=(0, 2))  # l

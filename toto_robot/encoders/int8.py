@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from .encoder import Encoder
+from .pooling import join_layers
 
 __all__ = ["LEAST_COSINE", "Int8Linear", "feature_cosine", "to_int8"]
 
@@ -122,6 +123,7 @@ def to_int8(
         encoder.pool,
         repeat_frame=encoder.repeat_frame,
         frame_interval_s=encoder.frame_interval_s,
+        pca=encoder.pca,
     )
     rounded.pooling.load_state_dict(encoder.pooling.state_dict())
     ids = torch.cat([encoder.tokenize(torch.as_tensor(frame)[None]) for frame in frames])
@@ -142,6 +144,8 @@ def feature_cosine(encoder: Encoder, other: Encoder, ids: Tensor) -> tuple[float
         The cosine similarity of the two encoders' token features, as the mean over all tokens, and
         that of their embeddings, as the minimum over all frames.
     """
-    one, two = (model.token_features(ids, (encoder.layer,))[0] for model in (encoder, other))
+    one, two = (
+        join_layers(model.token_features(ids, encoder.layers)) for model in (encoder, other)
+    )
     pooled = cosine_similarity(encoder.pooling(one), other.pooling(two), dim=-1)
     return float(cosine_similarity(one, two, dim=-1).mean()), float(pooled.min())

@@ -20,7 +20,8 @@ from .golden import golden_frames, has_golden, record_golden, verify_golden
 from .hub import download_checkpoint, is_hub_name
 from .int8 import to_int8
 from .patches import PatchEncoder, PatchEncoderConfig
-from .pooling import AttentionPool
+from .pca import PrincipalComponents
+from .pooling import Pool, is_attention, layer_numbers
 from .vit import VitEncoder, VitEncoderConfig
 from .vit_files import FORMATS, load_vit
 
@@ -42,12 +43,13 @@ def save_encoder(
     folder: Path,
     tokenizer: AnyTokenizer,
     transformer: CausalModel,
-    layer: int,
+    layer: int | Sequence[int],
     pool: str,
     golden_frames: Sequence[np.ndarray] = (),
     frame_interval_s: float | None = None,
-    pooling: AttentionPool | None = None,
+    pooling: Pool | None = None,
     training: Mapping[str, object] | None = None,
+    pca: PrincipalComponents | None = None,
 ) -> None:
     """Save an encoder's checkpoint with golden vectors (reference images and their features).
 
@@ -57,24 +59,27 @@ def save_encoder(
         folder: the checkpoint's folder.
         tokenizer: trained tokenizer.
         transformer: trained transformer.
-        layer: default layer whose features are pooled; 0 is the token embedding.
+        layer: default layer whose features are pooled, or several layers; 0 is the token embedding.
         pool: name of the default pool, such as `grid4`.
         golden_frames: a few small uint8 frames [h w 3] like those of the training data; see
             `write_golden`.
         frame_interval_s: time between two frames of the training videos, seconds; None: unknown.
-        pooling: trained attention pool to save, if `pool` is `attention`; None: the pool has no
-            trained parameters.
+        pooling: trained attention pool to save, if `pool` is `attention` or `attention<q>`; None:
+            the pool has no trained parameters.
         training: plain data about the training, saved as ``training`` in ``config.json``.
+        pca: principal components of the features, for the pools `pca<k>`; None: the checkpoint has
+            none.
 
     Raises:
-        ValueError: `pooling` is given, but `pool` is not `attention`, or a frame is invalid.
+        ValueError: `pooling` is given, but `pool` is not an attention pool, or a frame is invalid.
     """
-    if pooling is not None and pool != "attention":
+    if pooling is not None and not is_attention(pool):
         raise ValueError(f"an attention pool's weights belong to pool 'attention', not to {pool!r}")
+    layers = layer_numbers(layer, transformer.layer_index)
     config = EncoderConfig(
         tokenizer=tokenizer.config,
         transformer=transformer.config,
-        layer=transformer.layer_index(layer),
+        layer=layers if len(layers) > 1 else layers[0],
         pool=pool,
         frame_interval_s=frame_interval_s,
     )
@@ -82,6 +87,8 @@ def save_encoder(
     weights |= {f"transformer.{name}": tensor for name, tensor in transformer.state_dict().items()}
     if pooling is not None:
         weights |= {f"pooling.{name}": tensor for name, tensor in pooling.state_dict().items()}
+    if pca is not None:
+        weights |= pca.state()
     notes = {} if training is None else {"training": dict(training)}
     save_checkpoint(folder, "encoder", to_dict(config), weights, **notes)
     write_golden(folder, golden_frames)
@@ -115,7 +122,7 @@ def encoder_config(data: Mapping[str, Any]) -> EncoderConfig:
 @overload
 def load_encoder(
     name_or_path: Literal["toto-nano"],
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -128,7 +135,7 @@ def load_encoder(
 @overload
 def load_encoder(
     name_or_path: Literal["mae-nano"],
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -138,7 +145,7 @@ def load_encoder(
 @overload
 def load_encoder(
     name_or_path: str | Path,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -155,7 +162,7 @@ def load_encoder(
 
 def load_encoder(
     name_or_path: str | Path,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -176,9 +183,11 @@ def load_encoder(
             (`toto_robot.encoders.hub`); with ``format``, a file with weights of a vision
             transformer. `load_toto` does the same, but accepts only a Toto.
         layer: number of the layer whose features are pooled, from 0 (token embedding) to the number
-            of blocks, or -1 for the last layer; default: the checkpoint's layer, or the last layer
-            of a published file.
-        pool: ``"mean"``, ``"last"``, ``"attention"`` or ``"grid<k>"``; default: the checkpoint's
+            of blocks, or -1 for the last layer; a list such as ``[0, 4]``: the embeddings of
+            several layers are concatenated. Default: the checkpoint's layer, or the last layer of a
+            published file.
+        pool: ``"mean"``, ``"last"``, ``"grid<g>"``, ``"pca<k>"``, ``"pca<k>grid<g>"``,
+            ``"attention"`` or ``"attention<q>"``, see docs/toto_robot.md; default: the checkpoint's
             pool. A vision transformer also has ``"cls"`` and ``"cls_before_norm"``, but not
             ``"last"``.
         device: device for the computation, such as ``cuda``, or ``auto``; default: the CPU.
@@ -214,7 +223,7 @@ def load_encoder(
         )
     if file_options:
         raise ValueError(f"{', '.join(file_options)} can be used only with format=")
-    folder = _find(name_or_path, revision)
+    folder = find_checkpoint(name_or_path, revision)
     data = read_config(folder, "encoder", *FROZEN)
     if data["kind"] == "encoder":
         opened = _open_toto(folder, data, layer, pool, repeat_frame=repeat_frame)
@@ -231,7 +240,7 @@ def load_encoder(
 
 def load_toto(
     name_or_path: str | Path,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
@@ -245,7 +254,8 @@ def load_toto(
     Args:
         name_or_path: name, checkpoint folder or Hub name. This and all other arguments are those of
             `load_encoder`.
-        layer: number of the layer whose features are pooled; default: the checkpoint's layer.
+        layer: number of the layer whose features are pooled, or of several layers; default: the
+            checkpoint's layer.
         pool: name of the pool; default: the checkpoint's pool.
         device: device for the computation; default: the CPU.
         dtype: precision of weights and computation; default: float32.
@@ -281,7 +291,7 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def _open_toto(
     folder: Path,
     data: Mapping[str, Any],
-    layer: int | None,
+    layer: int | Sequence[int] | None,
     pool: str | None,
     *,
     repeat_frame: bool,
@@ -298,9 +308,13 @@ def _open_toto(
         config.pool if pool is None else pool,
         repeat_frame=repeat_frame,
         frame_interval_s=config.frame_interval_s,
+        pca=PrincipalComponents.of_state(
+            weights, config.transformer.layers, config.transformer.dim
+        ),
     )
     trained = _part(weights, "pooling.")
-    if trained and isinstance(encoder.pooling, AttentionPool):
+    shapes = {name: tensor.shape for name, tensor in encoder.pooling.state_dict().items()}
+    if is_attention(encoder.pool) and shapes == {name: one.shape for name, one in trained.items()}:
         encoder.pooling.load_state_dict(trained)
     return encoder
 
@@ -333,7 +347,7 @@ def load_tokenizer(name_or_path: str | Path, image_size: int | None = None) -> A
         FileNotFoundError: the checkpoint lacks a file.
         ValueError: the checkpoint is damaged or of another kind, or does not support this size.
     """
-    folder = _find(name_or_path)
+    folder = find_checkpoint(name_or_path)
     data = read_config(folder, "tokenizer", "encoder")
     weights = load_weights(folder, data["sha256"])
     fields = data["config"]
@@ -362,7 +376,8 @@ def _shipped(kind: str) -> list[str]:
     ]
 
 
-def _find(name_or_path: str | Path, revision: str | None = None) -> Path:
+def find_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint; arguments and errors are those of `load_encoder`."""
     if is_hub_name(name_or_path):
         return download_checkpoint(str(name_or_path), revision)
     if revision is not None:

@@ -8,7 +8,7 @@ from ..models import TotoConfig
 from ..models.transformer import rotate
 from .encoder import Encoder
 from .memories import FrameMemory
-from .pooling import normalise
+from .pooling import join_layers, normalise
 
 __all__ = ["FrameGraph", "StreamGraph"]
 
@@ -25,8 +25,8 @@ class FrameGraph(nn.Module):
         encoder = self.encoder
         ids = encoder.tokenizer.encode(frames)
         start = ids.new_full((len(ids), 1), encoder.transformer.config.start_video)
-        (hidden,) = encoder.transformer.features(torch.cat([start, ids], dim=1), (encoder.layer,))
-        return encoder.pooling(normalise(hidden[:, 1:])), ids
+        hidden = encoder.transformer.features(torch.cat([start, ids], dim=1), encoder.layers)
+        return encoder.pooling(join_layers([normalise(one[:, 1:]) for one in hidden])), ids
 
 
 class StreamGraph(nn.Module):
@@ -42,7 +42,7 @@ class StreamGraph(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        memory = FrameMemory(encoder.transformer, 1, 1, (encoder.layer,))
+        memory = FrameMemory(encoder.transformer, 1, 1, encoder.layers)
         for name, pairs in (
             ("start_keys", memory.start_keys),
             ("start_values", memory.start_values),
@@ -74,8 +74,8 @@ class StreamGraph(nn.Module):
             start_angles=(start_cos[:, None], start_sin[:, None]),
             start=(self.start_keys, self.start_values),
         )
-        (hidden,) = encoder.transformer.features(ids, (encoder.layer,), past)
-        embedding = encoder.pooling(normalise(hidden))
+        hidden = encoder.transformer.features(ids, encoder.layers, past)
+        embedding = encoder.pooling(join_layers([normalise(one) for one in hidden]))
         return embedding, ids, torch.stack(past.new_keys), torch.stack(past.new_values)
 
 

@@ -93,7 +93,9 @@ class OnnxStream:
         self._num_slots: int = metadata["context"] - 1
         self._skip: int = metadata["frame_skip"]
         batch, past = metadata["num_envs"], self._num_slots * self._frame
-        shape = (metadata["layer"], batch, metadata["heads"], past, metadata["head_width"])
+        layer = metadata["layer"]  # a number, or a list of numbers
+        depth = max(layer) if isinstance(layer, list) else layer
+        shape = (depth, batch, metadata["heads"], past, metadata["head_width"])
         self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._shown = np.zeros(batch, np.int64)
         self.tokens: NDArray[np.int64] = np.zeros((batch, self._frame), np.int64)

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..models.patches import PatchConfig, PatchTransformer
 from ..tokenizers.tokenizer import check_frames
 from .frozen import FrozenEncoder
-from .pooling import build_pool, normalise
+from .pca import PrincipalComponents
+from .pooling import join_layers, normalise
 
 __all__ = ["PatchEncoder", "PatchEncoderConfig"]
 
@@ -26,12 +27,12 @@ class PatchEncoderConfig:
 
     Attributes:
         transformer: sizes of the transformer.
-        layer: default layer whose features are pooled; 0 is the token embedding.
+        layer: default layer whose features are pooled, or several layers; 0 is the token embedding.
         pool: name of the default pool, such as `grid4`.
     """
 
     transformer: PatchConfig
-    layer: int
+    layer: int | tuple[int, ...]
     pool: str
 
 
@@ -44,8 +45,10 @@ class PatchEncoder(FrozenEncoder):
 
     Attributes:
         dim: number e of values in an embedding.
-        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
-        pool: name of the pool: `mean`, `last`, `attention` or `grid<k>`.
+        layer: number of the layer whose features are pooled, or of several layers, whose embeddings
+            are concatenated; 0 is the embedding of the input.
+        layers: the same numbers, always as a tuple.
+        pool: name of the pool: see `toto_robot.encoders.pooling.POOLS`.
         num_layers: number of blocks of the whole transformer.
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of patches of a frame; they are in raster order.
@@ -54,10 +57,14 @@ class PatchEncoder(FrozenEncoder):
             embeddings are interchangeable.
     """
 
-    def __init__(self, transformer: PatchTransformer, layer: int, pool: str) -> None:
-        config = transformer.config
-        pooling = build_pool(pool, config.dim, config.tokens_per_frame)
-        super().__init__(transformer, layer, pool, pooling, config.tokens_per_frame)
+    def __init__(
+        self,
+        transformer: PatchTransformer,
+        layer: int | Sequence[int],
+        pool: str,
+        pca: PrincipalComponents | None = None,
+    ) -> None:
+        super().__init__(transformer, layer, pool, transformer.config.tokens_per_frame, pca)
 
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
@@ -67,8 +74,7 @@ class PatchEncoder(FrozenEncoder):
             ValueError: dtype, range, channels or number of dimensions are wrong; the message says
                 which.
         """
-        (features,) = self.features(frames)
-        return self.pooling(features).float()
+        return self.pooling(join_layers(self.features(frames))).float()
 
     @torch.no_grad()
     def features(
@@ -76,10 +82,10 @@ class PatchEncoder(FrozenEncoder):
     ) -> tuple[Float[Tensor, "b n d"], ...]:
         """Return the features of the patches for each of the `layers`, before pooling.
 
-        `layers` is None for the encoder's layer only. A frame has n patches of d features.
+        `layers` is None for the encoder's layers. A frame has n patches of d features.
         """
         pixels = check_frames(frames).to(self.transformer.start.device)
-        wanted = (self.layer,) if layers is None else layers
+        wanted = self.layers if layers is None else layers
         if len(pixels) == 0:  # torch's resize refuses an empty batch
             empty = self.transformer.start.new_empty(
                 0, self.tokens_per_frame, len(self.transformer.start)

@@ -52,7 +52,7 @@ def at_image_size(
     device = next(encoder.parameters()).device
     if isinstance(encoder, FrozenEncoder):
         model = _copy(replace(config, image_size=image_size, **changes), encoder.transformer)
-        return type(encoder)(model, encoder.layer, "mean").to(device)
+        return type(encoder)(model, encoder.layer, "mean", encoder.pca).to(device)
     tokenizer = _copy(replace(encoder.tokenizer.config, image_size=image_size), encoder.tokenizer)
     changes["tokens_per_frame"] = tokenizer.tokens_per_frame
     return Encoder(
@@ -62,6 +62,7 @@ def at_image_size(
         "mean",
         repeat_frame=encoder.repeat_frame,
         frame_interval_s=encoder.frame_interval_s,
+        pca=encoder.pca,
     ).to(device)
 
 

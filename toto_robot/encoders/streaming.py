@@ -36,7 +36,7 @@ from ..models import MambaConfig
 from ..models.causal import require_causal
 from .contract import StreamableEncoder
 from .memories import FrameMemory, Rows, StateMemory
-from .pooling import normalise
+from .pooling import join_layers, normalise
 
 __all__ = ["STREAM_MODES", "EncoderStream", "FrameMemory", "StateMemory", "StreamConfig"]
 
@@ -118,7 +118,7 @@ class EncoderStream:
             mode: what happens when the window is full, `rolling` or `staggered`.
             frame_skip: number k; only every k-th camera frame is kept in the window, counted from
                 the start of each episode. Choose the stride of the training videos.
-            layers: layers whose features `token_features` returns; None: the encoder's layer.
+            layers: layers whose features `token_features` returns; None: the encoder's layers.
             surprise: true to compute also `surprise`, for which all blocks and the output head are
                 run.
             camera_hz: frame rate of the camera, Hz; None: unknown. If the rate of the training
@@ -136,9 +136,9 @@ class EncoderStream:
         self.frame_skip = frame_skip
         if camera_hz is not None:
             _compare_rates(encoder.frame_interval_s, camera_hz, frame_skip)
-        own = (encoder.layer,) if layers is None else tuple(layers)
+        own = encoder.layers if layers is None else tuple(layers)
         self.layers = tuple(encoder.transformer.layer_index(layer) for layer in own)
-        self._layers = (*self.layers, encoder.layer, *((-1,) if surprise else ()))
+        self._layers = (*self.layers, *encoder.layers, *((-1,) if surprise else ()))
         self._keeps_surprise = surprise
         self._surprise: Tensor | None = None
         num_memories = 1 if mode == "rolling" else 2
@@ -198,8 +198,8 @@ class EncoderStream:
         envs: Sequence[int] | None = None,
     ) -> Float[Tensor, "b e"]:
         """Return what `step` returns, for frames that are already tokenised."""
-        *_, own = self._advance(ids, reset, envs)
-        return self._encoder.pooling(own).float()
+        own = self._advance(ids, reset, envs)[len(self.layers) :]
+        return self._encoder.pooling(join_layers(own)).float()
 
     def token_features(
         self,
@@ -212,13 +212,13 @@ class EncoderStream:
         Raises:
             ValueError: there is not one frame for each environment, or the tokens are invalid.
         """
-        return self._advance(ids, reset, envs)[:-1]
+        return self._advance(ids, reset, envs)[: len(self.layers)]
 
     @torch.no_grad()
     def _advance(
         self, ids: Tensor, reset: np.ndarray | Tensor | None, envs: Sequence[int] | None
     ) -> tuple[Tensor, ...]:
-        """Encode the newest frames; return the features of `layers` and of the encoder's layer."""
+        """Encode the newest frames; return the features of `layers` and of the encoder's layers."""
         encoder = self._encoder
         rows = self._rows(envs)
         ids = encoder.check_tokens(ids)

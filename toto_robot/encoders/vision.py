@@ -39,10 +39,11 @@ class TotoVision:
 
     Attributes:
         name_or_path: name of an encoder in the package, or a checkpoint folder.
-        layer: number of the layer whose features are pooled, 0 for the token embedding; null: the
-            default in the checkpoint.
-        pool: method that combines the features of all tokens to one embedding, such as `mean` or
-            `grid4`; null: the default in the checkpoint.
+        layer: number of the layer whose features are pooled, 0 for the token embedding; a list such
+            as `[0,4]`: the embeddings of several layers are concatenated; null: the default in the
+            checkpoint.
+        pool: method that combines the features of all tokens to one embedding, such as `grid4` or
+            `pca8`; null: the default in the checkpoint.
         repeat_frame: true to read each frame twice and to pool the second copy, so that each pooled
             token depends on the whole frame.
         stream: settings of streams, with which embeddings also depend on earlier frames of the
@@ -51,7 +52,7 @@ class TotoVision:
 
     kind: ClassVar[str] = "toto"
     name_or_path: str
-    layer: int | None
+    layer: int | tuple[int, ...] | None
     pool: str | None
     repeat_frame: bool
     stream: StreamConfig | None
@@ -72,16 +73,17 @@ class RandomVision:
 
     Attributes:
         name_or_path: name or checkpoint folder of a trained encoder, whose architecture is used.
-        layer: number of the layer whose features are pooled, 0 for the token embedding; null: the
-            default in the checkpoint.
-        pool: method that combines the features of all tokens to one embedding, such as `mean` or
-            `grid4`; null: the default in the checkpoint.
+        layer: number of the layer whose features are pooled, 0 for the token embedding; a list such
+            as `[0,4]`: the embeddings of several layers are concatenated; null: the default in the
+            checkpoint.
+        pool: method that combines the features of all tokens to one embedding, such as `grid4` or
+            `pca8`; null: the default in the checkpoint.
         seed: seed of the random weights.
     """
 
     kind: ClassVar[str] = "random"
     name_or_path: str
-    layer: int | None
+    layer: int | tuple[int, ...] | None
     pool: str | None
     seed: int
 
@@ -122,8 +124,8 @@ class VitVision:
             encoder in the package or a checkpoint folder.
         format: format of the published file, one of `encoders.vit_files.FORMATS`; null:
             `name_or_path` is not a published file.
-        layer: number of the layer whose features are pooled; null: the last layer of a published
-            file, or the default in the checkpoint.
+        layer: number of the layer whose features are pooled, or a list of several layers; null: the
+            last layer of a published file, or the default in the checkpoint.
         pool: method that combines the features of all tokens to one embedding; null: the default of
             the format or in the checkpoint.
         heads: number of attention heads; null: the number in the published model of this width.
@@ -136,7 +138,7 @@ class VitVision:
     kind: ClassVar[str] = "vit"
     name_or_path: str
     format: str | None
-    layer: int | None
+    layer: int | tuple[int, ...] | None
     pool: str | None
     heads: int | None
     image_size: int | None

@@ -10,24 +10,24 @@ The encoder resizes a frame of any size to a square by antialiased bicubic inter
 cropping. It normalises colours with the mean and standard deviation of the model's training images.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..models.vision_transformer import VisionTransformer, VitConfig
 from ..tokenizers.tokenizer import check_frames
 from .frozen import FrozenEncoder
-from .pooling import build_pool
+from .pca import PrincipalComponents
+from .pooling import POOLS, is_attention, is_pool, join_layers, needs_components
 
 __all__ = ["VIT_POOLS", "VitEncoder", "VitEncoderConfig"]
 
-VIT_POOLS = "cls, cls_before_norm, mean, attention, grid<k> (grid2: 2 x 2 cells)"
+VIT_POOLS = f"cls, cls_before_norm, {POOLS.replace('last, ', '')}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +37,12 @@ class VitEncoderConfig:
     Attributes:
         transformer: sizes of the transformer, and the size, mean and standard deviation of its
             input images.
-        layer: default layer whose features are pooled; 0 is the token embedding.
+        layer: default layer whose features are pooled, or several layers; 0 is the token embedding.
         pool: name of the default pool, such as `grid4`.
     """
 
     transformer: VitConfig
-    layer: int
+    layer: int | tuple[int, ...]
     pool: str
 
 
@@ -56,10 +56,13 @@ class VitEncoder(FrozenEncoder):
 
     Attributes:
         dim: number e of values in an embedding.
-        layer: number of the layer whose features are pooled; 0 is the embedding of the input.
+        layer: number of the layer whose features are pooled, or of several layers, whose embeddings
+            are concatenated; 0 is the embedding of the input.
+        layers: the same numbers, always as a tuple.
         pool: name of the pool. `cls` is the class token, as in MVP's policies. `cls_before_norm` is
             the class token before the last norm, as in MVP's stored rollouts. `mean` (as in RPT),
-            `grid<k>` and `attention` combine the features of the patches.
+            and the other pools of `toto_robot.encoders.pooling.POOLS` combine the features of the
+            patches, except `last`.
         num_layers: number of blocks of the whole transformer.
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of patches of a frame; they are in raster order.
@@ -68,9 +71,22 @@ class VitEncoder(FrozenEncoder):
             embeddings are interchangeable.
     """
 
-    def __init__(self, transformer: VisionTransformer, layer: int, pool: str) -> None:
+    def __init__(
+        self,
+        transformer: VisionTransformer,
+        layer: int | Sequence[int],
+        pool: str,
+        pca: PrincipalComponents | None = None,
+    ) -> None:
         config = transformer.config
-        super().__init__(transformer, layer, pool, _build_pool(pool, config), config.side**2)
+        super().__init__(
+            transformer,
+            layer,
+            pool,
+            config.side**2,
+            pca,
+            reads_patches=_reads_patches(pool, config),
+        )
 
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
@@ -80,14 +96,14 @@ class VitEncoder(FrozenEncoder):
             ValueError: dtype, range, channels or number of dimensions are wrong; the message says
                 which.
         """
-        (hidden,) = self.hidden(frames, (self.layer,))
+        hidden = self.hidden(frames, self.layers)
         if self.pooling is None:
             with torch.no_grad():
-                cls = hidden[:, 0]
-                return (
-                    cls if self.pool == "cls_before_norm" else self.transformer.norm(cls)
-                ).float()
-        pooled = self.pooling(self._patches(hidden))
+                cls = [one[:, 0] for one in hidden]
+                if self.pool != "cls_before_norm":
+                    cls = [self.transformer.norm(one) for one in cls]
+                return join_layers(cls).float()
+        pooled = self.pooling(join_layers([self._patches(one) for one in hidden]))
         if self.transformer.config.norm_after_pool:
             with torch.no_grad():
                 cells = pooled.unflatten(1, (-1, self.transformer.config.dim))
@@ -99,10 +115,10 @@ class VitEncoder(FrozenEncoder):
     ) -> tuple[Float[Tensor, "b n d"], ...]:
         """Return the features of the patches for each of the `layers`, before pooling.
 
-        `layers` is None for the encoder's layer only. A frame has n patches of d features. The last
+        `layers` is None for the encoder's layers. A frame has n patches of d features. The last
         norm has been applied, unless the model applies it after the pool.
         """
-        hidden = self.hidden(frames, (self.layer,) if layers is None else layers)
+        hidden = self.hidden(frames, self.layers if layers is None else layers)
         return tuple(self._patches(one) for one in hidden)
 
     @torch.no_grad()
@@ -141,15 +157,20 @@ def _resize(frames: UInt8[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b 3 s
     return images.clamp(0, 1)  # some bicubic weights are negative
 
 
-def _build_pool(pool: str, config: VitConfig) -> nn.Module | None:
-    """Return the pool over patches; None if the embedding is the class token."""
-    if config.norm_after_pool and pool in ("cls", "attention"):
+def _reads_patches(pool: str, config: VitConfig) -> bool:
+    """Return whether a pool combines the features of patches; if not, it is a class token.
+
+    Raises:
+        ValueError: there is no such pool for this model.
+    """
+    needs_norm = pool == "cls" or is_attention(pool) or needs_components(pool)
+    if config.norm_after_pool and needs_norm:
         raise ValueError(
             f"pool {pool!r}: this model has no norm for single tokens, it was fine-tuned with the "
-            "average of its patches (fc_norm); possible: mean, grid<k>, cls_before_norm"
+            "average of its patches (fc_norm); possible: mean, grid<g>, cls_before_norm"
         )
     if pool in ("cls", "cls_before_norm"):
-        return None
-    if pool == "last" or not re.fullmatch(r"mean|attention|grid[1-9][0-9]*", pool):
+        return False
+    if pool == "last" or not is_pool(pool):
         raise ValueError(f"unknown pool {pool!r}; known: {VIT_POOLS}")
-    return build_pool(pool, config.dim, config.side**2)
+    return True

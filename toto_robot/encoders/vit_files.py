@@ -8,7 +8,7 @@ standard deviation of images are not in the file; the format or the caller deter
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def load_vit(
     path: str | Path,
     format: str,
     *,
-    layer: int | None = None,
+    layer: int | Sequence[int] | None = None,
     pool: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,

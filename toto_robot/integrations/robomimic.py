@@ -6,6 +6,7 @@ config.observation.encoder.rgb.core_kwargs.backbone_kwargs = dict(encoder="toto-
 config.observation.encoder.rgb.core_kwargs.pool_class = None
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +33,7 @@ class TotoConv(ConvBase):
     Args:
         input_channel: number of channels, 3; robomimic sets it.
         encoder: a name or folder for `load_encoder`.
-        layer: layer to pool; None: the checkpoint's default.
+        layer: layer to pool, or several layers; None: the checkpoint's default.
         pool: name of the pool; None: the checkpoint's default.
         trainable: true to fine-tune the transformer.
 
@@ -44,7 +45,7 @@ class TotoConv(ConvBase):
         self,
         input_channel: int = 3,
         encoder: str = "toto-nano",
-        layer: int | None = None,
+        layer: int | Sequence[int] | None = None,
         pool: str | None = None,
         trainable: bool = False,
     ) -> None:

@@ -83,7 +83,7 @@ class TrackingConfig:
             raise ValueError(f"max_frames must be at least {LEAST_FRAMES}, got {self.max_frames}")
         if self.layers is not None and not self.layers:
             raise ValueError("layers must name at least one layer, or be null for all")
-        if self.layers is not None and self.encoder_layer() is not None:
+        if self.layers is not None and self.encoder_layers() is not None:
             raise ValueError("layers and encoder.layer are both set; set one of them to null")
         if self.video_rate_hz is not None and not self.video_rate_hz > 0:
             raise ValueError(f"video_rate_hz must be above 0, got {self.video_rate_hz}")
@@ -94,17 +94,17 @@ class TrackingConfig:
         Raises:
             ValueError: a layer does not exist.
         """
-        layer = self.encoder_layer()
-        layers = self.layers or (known if layer is None else (layer,))
+        layers = self.layers or self.encoder_layers() or known
         if unknown := [number for number in layers if number not in known]:
             raise ValueError(
                 f"layers: {unknown} do not exist; this encoder has {known[0]} to {known[-1]}"
             )
         return tuple(layers)
 
-    def encoder_layer(self) -> int | None:
-        """Return the layer that the settings of the encoder name, or None."""
-        return None if isinstance(self.encoder, NoVision | PixelVision) else self.encoder.layer
+    def encoder_layers(self) -> tuple[int, ...] | None:
+        """Return the layers that the settings of the encoder name, or None."""
+        layer = None if isinstance(self.encoder, NoVision | PixelVision) else self.encoder.layer
+        return (layer,) if isinstance(layer, int) else layer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,7 +60,7 @@ class DavisResolutionConfig(TrackingConfig):
         same = {field.name: getattr(self, field.name) for field in fields(TrackingConfig)}
         if number == 0:
             same["rope_base"] = None
-        if best is not None and self.encoder_layer() is None:
+        if best is not None and self.encoder_layers() is None:
             same["layers"] = (best,)
         return DavisConfig(**same, image_size=self.image_sizes[number])
 

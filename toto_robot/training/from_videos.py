@@ -15,6 +15,7 @@ from ..data.decode import DecodeConfig, decode
 from ..data.shards import Shard, Source
 from ..encoders.loading import load_tokenizer
 from ..models import ModelConfig
+from .components import PCA_FRAMES
 from .engine import EngineConfig
 from .optimizer import OptimizerConfig
 from .pretrain import PretrainConfig, Stage, pretrain
@@ -94,6 +95,7 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
             frame_interval_s=config.frame_interval_s,
             golden_frames=config.golden_frames,
             seed=config.seed,
+            pca_frames=PCA_FRAMES,
         ),
         out,
     )

@@ -12,9 +12,10 @@ from ..cli import command
 from ..data.mixture import FrameMixture, split
 from ..data.shards import Shard
 from ..encoders.frozen import save_frozen
-from ..encoders.vit import VitEncoderConfig
+from ..encoders.vit import VitEncoder, VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
 from ..runs import claim
+from .components import trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -42,6 +43,9 @@ class MaeTrainingConfig:
         validation_frames: number of held-out frames of each data set for each validation.
         pool: default pooling of tokens to an embedding. `VitEncoder` lists the names.
         seed: random seed of weights, frames and masks.
+        pca_frames: number of training frames to which the principal components of the pools
+            `pca<k>` are fitted at the end; 0: none. 16 of these frames are stored in the
+            checkpoint, so every user of the checkpoint can see them.
     """
 
     model: MaeConfig
@@ -54,6 +58,7 @@ class MaeTrainingConfig:
     validation_frames: int
     pool: str
     seed: int
+    pca_frames: int = 0
 
     def __post_init__(self) -> None:
         """Check that there is a data set."""
@@ -111,6 +116,15 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         frames, orders = rows(0, SHOWN)
         _draw(model.eval(), frames, orders, out / "reconstructions.png")
         print(f"image   {out / 'reconstructions.png'}")
+    transformer = config.model.encoder.build()
+    transformer.load_state_dict(model.encoder_weights())
+    pca = trained_components(
+        VitEncoder(transformer, 0, "mean"),
+        shards,
+        [data.weight for data in config.data],
+        config.pca_frames,
+        config.seed,
+    )
     save_frozen(
         folder,
         "vit",
@@ -119,6 +133,7 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         ),
         model.encoder_weights(),
         result.notes(config) | {"frames": config.batch * result.steps},
+        pca,
     )
     print(f"encoder {folder}")
     return folder

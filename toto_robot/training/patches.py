@@ -12,11 +12,12 @@ from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoders.frozen import save_frozen
 from ..encoders.loading import load_tokenizer
-from ..encoders.patches import PatchEncoderConfig
+from ..encoders.patches import PatchEncoder, PatchEncoderConfig
 from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
+from .components import trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -46,6 +47,9 @@ class PatchTrainingConfig:
         validation_sequences: number of held-out sequences of each data set for each validation.
         pool: default pooling of tokens to an embedding. `PatchEncoder` lists the names.
         seed: random seed of weights and sequences.
+        pca_frames: number of training frames to which the principal components of the pools
+            `pca<k>` are fitted at the end; 0: none. 16 of these frames are stored in the
+            checkpoint, so every user of the checkpoint can see them.
     """
 
     model: PatchConfig
@@ -60,6 +64,7 @@ class PatchTrainingConfig:
     validation_sequences: int
     pool: str
     seed: int
+    pca_frames: int = 0
 
     def __post_init__(self) -> None:
         """Check that targets, sequence length and model fit each other."""
@@ -142,6 +147,11 @@ def _train(
     if not result.finished:
         print(result.stopped())
         return folder
+    model = config.model.build()
+    model.load_state_dict(result.weights)
+    pca = trained_components(
+        PatchEncoder(model, 0, "mean"), shards, weights, config.pca_frames, config.seed
+    )
     save_frozen(
         folder,
         "patches",
@@ -150,6 +160,7 @@ def _train(
         ),
         result.weights,
         result.notes(config) | {"tokens": result.tokens},
+        pca,
     )
     print(f"encoder {folder}")
     return folder

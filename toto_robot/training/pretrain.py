@@ -18,11 +18,13 @@ from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
+from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
 from ..tokenizers import AnyTokenizer, LightDVae
+from .components import trained_components
 from .engine import EngineConfig, Fit, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -82,6 +84,9 @@ class PretrainConfig:
         unseen: data sets that are not trained on, such as the videos of another laboratory. At each
             validation, the log gets their next-token loss, nats: ``unseen/<name>/all``, and with
             several frames also ``.../first`` (first frame) and ``.../later`` (other frames).
+        pca_frames: number of training frames to which the principal components of the pools
+            `pca<k>` are fitted at the end; 0: none. 16 of these frames are stored in the
+            checkpoint, so every user of the checkpoint can see them.
     """
 
     model: ModelConfig
@@ -98,6 +103,7 @@ class PretrainConfig:
     seed: int
     digit_embeddings: bool = False
     unseen: tuple[Path, ...] = ()
+    pca_frames: int = 0
 
     def __post_init__(self) -> None:
         """Check that there are stages and data, and that the sequences fit the model."""
@@ -111,6 +117,8 @@ class PretrainConfig:
                 )
         if self.golden_frames < 0:
             raise ValueError(f"golden_frames must not be negative, got {self.golden_frames}")
+        if self.pca_frames < 0:
+            raise ValueError(f"pca_frames must not be negative, got {self.pca_frames}")
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
@@ -252,6 +260,14 @@ class _Pretraining:
         if config.digit_embeddings:
             fold_digits(model)
         data = {"data": data_digests(config), "tokens": result.tokens}
+        weights = [one.weight for one in config.data]
+        pca = trained_components(
+            Encoder(self.tokenizer, model, 0, "mean"),
+            shards,
+            weights,
+            config.pca_frames,
+            config.seed,
+        )
         save_encoder(
             folder,
             self.tokenizer,
@@ -261,6 +277,7 @@ class _Pretraining:
             golden_frames=_golden_frames(shards, config.golden_frames),
             frame_interval_s=config.frame_interval_s,
             training=result.notes(config) | data,
+            pca=pca,
         )
 
 

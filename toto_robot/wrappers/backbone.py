@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..encoders.contract import FrameEmbedder
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder
+from ..encoders.pooling import join_layers
 from ..models import CausalModel
 
 __all__ = ["TotoBackbone", "rgb_frames"]
@@ -83,8 +84,8 @@ class TotoBackbone(nn.Module):
                 return torch.as_tensor(encoder(frames)).float()
         assert isinstance(encoder, Encoder)
         ids = encoder.tokenize(frames)
-        (features,) = encoder.frame_features(self.transformer, ids, (encoder.layer,))
-        return self.pooling(features).float()
+        features = encoder.frame_features(self.transformer, ids, encoder.layers)
+        return self.pooling(join_layers(features)).float()
 
 
 def rgb_frames(images: Tensor, channels: Literal["first", "last"]) -> UInt8[Tensor, "b h w 3"]:
@@ -116,6 +117,6 @@ def rgb_frames(images: Tensor, channels: Literal["first", "last"]) -> UInt8[Tens
 def _trained_part(encoder: Encoder) -> CausalModel:
     """Return a copy of the transformer, in which the weights that are used have gradients."""
     transformer = copy.deepcopy(encoder.transformer).requires_grad_(False)
-    for module in (transformer.embed_tokens, *transformer.layers[: encoder.layer]):
+    for module in (transformer.embed_tokens, *transformer.layers[: max(encoder.layers)]):
         module.requires_grad_(True)
     return transformer

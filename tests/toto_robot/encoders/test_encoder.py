@@ -10,6 +10,7 @@ import torch
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
+from toto_robot.wrappers.backbone import TotoBackbone
 
 
 def parts(seed=0):
@@ -47,7 +48,14 @@ def frames(count=3, side=70, seed=0):
 
 @pytest.mark.parametrize(
     ("pool", "width"),
-    [("mean", 16), ("last", 16), ("attention", 16), ("grid2", 64), ("grid8", 1024)],
+    [
+        ("mean", 16),
+        ("last", 16),
+        ("attention", 16),
+        ("attention3", 48),
+        ("grid2", 64),
+        ("grid8", 1024),
+    ],
 )
 def test_each_pool_gives_its_width_in_float32(pool, width):
     model = encoder(pool=pool)
@@ -77,6 +85,68 @@ def test_attention_pool_is_the_papers_cross_attention_and_alone_has_gradients():
     model(frames()).square().sum().backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == {"pooling.query", "pooling.keys.weight", "pooling.values.weight"}
+
+
+def test_each_query_of_an_attention_pool_attends_for_itself(tmp_path):
+    model = encoder(pool="attention3")
+    (features,) = model.features(frames())
+    pool = model.pooling
+    scores = (pool.query @ pool.keys(features).mT) / 16**0.5  # b q n
+    expected = (scores.softmax(-1) @ pool.values(features)).flatten(1)
+    torch.testing.assert_close(model(frames()), expected)
+    one, two = expected.unflatten(1, (3, 16))[:, :2].unbind(1)
+    assert not torch.allclose(one, two)
+    save = {"layer": 2, "pooling": model.pooling}
+    with torch.no_grad():
+        pool.query.mul_(3)
+    save_encoder(tmp_path, model.tokenizer, model.transformer, pool="attention3", **save)
+    assert torch.equal(load_encoder(tmp_path)(frames()), model(frames()))
+    assert load_encoder(tmp_path, pool="attention").dim == 16  # with other, fresh queries
+    backbone = TotoBackbone(model, trainable=True)
+    backbone(torch.from_numpy(frames()).permute(0, 3, 1, 2)).sum().backward()
+    assert backbone.pooling.query.grad.abs().amax(dim=(0, 2)).gt(0).all()  # of each query
+
+
+@pytest.mark.parametrize("pool", ["mean", "last", "grid4", "attention2"])
+def test_the_embeddings_of_several_layers_are_side_by_side(pool, tmp_path):
+    model = encoder(layer=(4, 0), pool=pool)
+    assert (model.layer, model.layers) == ((4, 0), (4, 0))
+    parts = [encoder(layer=k, pool=pool) for k in (4, 0)]
+    assert model.dim == 2 * parts[0].dim
+    torch.testing.assert_close(model(frames()), torch.cat([one(frames()) for one in parts], dim=1))
+    clips = frames(4).reshape(2, 2, 70, 70, 3)
+    expected = torch.cat([one.encode_clip(clips) for one in parts], dim=2)
+    torch.testing.assert_close(model.encode_clip(clips), expected)
+    stream, others = model.stream(2), [one.stream(2) for one in parts]
+    for step in range(2):
+        found = torch.cat([one.step(clips[:, step]) for one in others], dim=1)
+        torch.testing.assert_close(stream.step(clips[:, step]), found)
+    assert [one.shape for one in stream.token_features(model.tokenize(clips[:, 0]))] == [
+        (2, 64, 16)
+    ] * 2
+    assert model.fingerprint not in {one.fingerprint for one in parts}
+    assert model.untrained(1).layers == (4, 0)
+    save_encoder(tmp_path, model.tokenizer, model.transformer, layer=(-1, 0), pool=pool)
+    loaded = load_encoder(tmp_path)
+    assert loaded.fingerprint == model.fingerprint
+    assert torch.equal(loaded(frames()), model(frames()))
+    backbone = TotoBackbone(model, trainable=True)
+    images = torch.from_numpy(frames()).permute(0, 3, 1, 2)
+    torch.testing.assert_close(backbone(images), model(frames()))
+
+
+def test_the_transformer_runs_once_for_several_layers():
+    model, runs = encoder(layer=(0, 3)), []
+    model.transformer.layers[0].register_forward_hook(lambda *_: runs.append(0))
+    model.transformer.layers[3].register_forward_hook(lambda *_: runs.append(3))
+    model(frames())
+    assert runs == [0]  # and the block after the deepest layer does not run
+
+
+@pytest.mark.parametrize("layer", [(), (1, 1), (4, -1)])
+def test_layers_that_are_no_list_of_layers_are_refused(layer):
+    with pytest.raises(ValueError, match="a number or a list of different numbers"):
+        encoder(layer=layer)
 
 
 def test_the_trunk_is_frozen_and_stays_in_eval_mode():
@@ -200,7 +270,7 @@ def test_unknown_names_layers_and_pools_list_what_exists(tmp_path):
     with pytest.raises(ValueError, match=r"layer 9 does not exist; 0 \(embedding\) to 4"):
         encoder(layer=9)
     with pytest.raises(
-        ValueError, match=r"unknown pool 'max'; known: mean, last, attention, grid<k>"
+        ValueError, match=r"unknown pool 'max'; known: mean, last, attention, attention<q>"
     ):
         encoder(pool="max")
     with pytest.raises(ValueError, match="3 does not divide the frame's 8 x 8 tokens"):

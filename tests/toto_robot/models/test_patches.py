@@ -168,6 +168,7 @@ def test_training_gives_an_encoder_that_opens(codes, shard, toto, tmp_path):
         "part": 1,
         "validation_sequences": 1,
         "pool": "grid2",
+        "pca_frames": 4,
     }
     patch_size = 32 // round(toto[1] ** 0.5)
     data["model"] = SIZES | {"target_codes": codes, "patch_size": patch_size}

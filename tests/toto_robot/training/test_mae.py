@@ -241,6 +241,7 @@ def test_training_gives_an_encoder_that_opens(shard, tmp_path):
     data["engine"] |= {"log_every": 2, "keep_every": 2}
     sizes = {name: getattr(MAE, name) for name in fields(MAE) if name != "encoder"}
     data["model"] = sizes | {"encoder": fields(VIT)}
+    data["pca_frames"] = 8
     config = from_dict(MaeTrainingConfig, data)
     folder = train_mae(config, tmp_path / "whole")
     encoder = load_encoder(folder)
@@ -249,6 +250,13 @@ def test_training_gives_an_encoder_that_opens(shard, tmp_path):
     again = load_encoder(folder, layer=1, pool="grid2")
     assert isinstance(again, VitEncoder)
     assert again(np.zeros((2, 50, 60, 3), np.uint8)).shape == (2, 64)
+    both = load_encoder(folder, layer=[0, 2], pool="pca3")
+    found = both(np.zeros((2, 50, 60, 3), np.uint8))
+    parts = [load_encoder(folder, layer=k, pool="pca3") for k in (0, 2)]
+    expected = torch.cat([one(np.zeros((2, 50, 60, 3), np.uint8)) for one in parts], dim=1)
+    torch.testing.assert_close(found, expected)
+    assert both.pca is not None
+    assert len(both.pca.frames) == 8
     assert json.loads((folder / "config.json").read_text())["training"]["frames"] == 16
     assert (tmp_path / "whole" / "reconstructions.png").is_file()
     with pytest.raises(ValueError, match="checkpoint: repeat_frame and int8 are for"):

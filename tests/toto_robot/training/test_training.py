@@ -194,6 +194,7 @@ def pretrain_config(shards, tokenizer):
         frame_interval_s=0.2,
         golden_frames=3,
         seed=0,
+        pca_frames=20,
     )
 
 
@@ -306,6 +307,10 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     assert not np.array_equal(golden[0], golden[2])
     model = load_encoder(encoder)
     assert model(Shard.open(shards / "images").frames()[:2].copy()).shape == (2, model.dim)
+    pca = load_encoder(encoder, pool="pca4").pca
+    assert len(pca.frames) == 16
+    data = np.concatenate([Shard.open(shards / name).frames() for name in ("images", "videos")])
+    assert all((data == frame.numpy()).all((1, 2, 3)).any() for frame in pca.frames)
 
 
 def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
