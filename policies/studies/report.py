@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from toto_robot.analyses.seeds import Estimate
 from toto_robot.files import write_aside, write_csv, write_json
 from toto_robot.plots import drawing
 
 from ..report import ENCODER_PHASES
 from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder, result_path
 from .results import TRAINING, Comparison, Json, compare, curve_of, read_results
-from .statistics import Estimate, band
+from .statistics import band
 
 _TEMPLATES = Path(__file__).parent
 _LOG_RATIO = 20

@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.success_rates import wilson_interval
+from toto_robot.analyses.seeds import Estimate, area_under, over_seeds
 
 from .config import CLAIM_SEEDS, Cell, StudyConfig, result_path
-from .statistics import (
-    Estimate,
-    area_under,
-    difference,
-    episode_variance,
-    over_seeds,
-    seeds_needed,
-    success_rate,
-)
+from .statistics import difference, episode_variance, seeds_needed, success_rate
 
 # The name of the evaluation in the environment of the training, beside the suites.
 TRAINING = "as_trained"

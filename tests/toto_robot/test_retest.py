@@ -144,7 +144,10 @@ def test_verdicts():
 def test_the_interval_of_seeds_is_student_s():
     bound = seed_interval([1.0, 2.0, 3.0])
     assert bound.value == 2
-    assert bound.high - 2 == pytest.approx(4.303 / 3**0.5)
+    assert bound.high - 2 == pytest.approx(4.302652729911275 / 3**0.5)
+    assert (bound.low + bound.high) / 2 == pytest.approx(2)
+    many = seed_interval([*map(float, range(21))])  # t(0.975, 20) = 2.086, deviation 6.2048
+    assert many.high - 10 == pytest.approx(2.086 * 6.2048 / 21**0.5, rel=1e-3)
     assert np.isnan(seed_interval([1.0]).low)
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..analyses.seeds import area_under
 from ..config import differences
 from ..runs import WITHOUT_EFFECT
 from .runs import Runs
@@ -130,15 +131,8 @@ def _areas(one: _Run, two: _Run) -> tuple[float, float]:
         )
     low = max(one.steps[0], two.steps[0])
     high = min(one.steps[-1], two.steps[-1])
-    return _area(one, low, high), _area(two, low, high)
-
-
-def _area(run: _Run, low: int, high: int) -> float:
-    if high <= low:
-        return float(np.interp(low, run.steps, run.rates))
-    places = [low, *(step for step in run.steps if low < step < high), high]
-    heights = np.interp(places, run.steps, run.rates)
-    return float(np.trapezoid(heights, places) / (high - low))
+    first, second = (area_under(run.steps, run.rates, low, high) for run in (one, two))
+    return first, second
 
 
 def _name(task: Task, keys: Sequence[tuple[str, str, int]]) -> str:

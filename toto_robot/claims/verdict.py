@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..analyses.seeds import over_seeds
 from ..analyses.statistics import interval
 
 __all__ = [
@@ -30,8 +31,6 @@ RULE = (
     "seed, and not confirmed if it is below 0 in the same way. Otherwise, there is no clear result."
 )
 RESAMPLES = 2000
-# 97.5 % quantiles of Student's t for 1 to 10 degrees of freedom; the last is used for more, too
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,9 +148,6 @@ def seed_interval(values: Sequence[float]) -> Bound:
 
     With one seed, there is no interval: its ends are NaN.
     """
-    mean, number = float(np.mean(values)), len(values)
-    half = float("nan")
-    if number > 1:
-        quantile = STUDENT[min(number - 1, len(STUDENT)) - 1]
-        half = quantile * float(np.std(values, ddof=1)) / number**0.5
-    return Bound(value=mean, low=mean - half, high=mean + half, by_seed=tuple(values))
+    found = over_seeds(values)
+    low, high = (found.low, found.high) if found.seeds > 1 else (float("nan"), float("nan"))
+    return Bound(value=found.mean, low=low, high=high, by_seed=tuple(values))

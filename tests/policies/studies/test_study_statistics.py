@@ -5,14 +5,13 @@ import pytest
 from scipy import stats
 
 from policies.studies.statistics import (
-    area_under,
     band,
     difference,
     episode_variance,
-    over_seeds,
     seeds_needed,
     success_rate,
 )
+from toto_robot.analyses.seeds import area_under, over_seeds
 
 
 def test_the_interval_is_a_t_interval():
