@@ -53,7 +53,7 @@ from .rollouts.rollout import RolloutSpec
 def train(config: TrainConfig, out: Path) -> None:
     """Train and evaluate a policy, and write the results; the module docstring lists the files."""
     print(config.describe(), flush=True)
-    _ = config.own_layout  # raises if the layout does not fit the other settings
+    _ = config.own_layout, config.ppo  # raise if they do not fit the other settings
     learner = Learner(
         vision=config.encoder,
         student=config.student,
@@ -103,8 +103,8 @@ def train(config: TrainConfig, out: Path) -> None:
         clone(learner, demonstrations, out)
     else:
         with RolloutPool(spec, config.rollout) as pool:
-            if config.reinforcement is not None:
-                reinforce(learner, pool, config.reinforcement, plan, out)
+            if config.ppo is not None:
+                reinforce(learner, pool, config.ppo, plan, out)
             else:
                 imitate(learner, pool, demonstrations, plan, out)
     conclude(out)

@@ -101,8 +101,6 @@ class TrainConfig:
             raise ValueError("env=none needs method=bc, data=<folder> and teacher=null")
         if self.expert is not None and (self.env is None or self.teacher is not None):
             raise ValueError("expert=module:function needs an environment and teacher=null")
-        if (self.method == "ppo") != (self.reinforcement is not None):
-            raise ValueError("method=ppo and reinforcement=ppo must be set together")
         if self.method == "ppo" and (self.data or not isinstance(self.env, EnvConfig)):
             raise ValueError(
                 "method=ppo needs an environment with rewards, such as env=franka_cabinet, and "
@@ -147,10 +145,21 @@ class TrainConfig:
         return self.layout
 
     @property
+    def ppo(self) -> ReinforcementConfig | None:
+        """Return the settings of reinforcement learning; None for other methods.
+
+        Raises:
+            ValueError: `method` and `reinforcement` contradict each other.
+        """
+        if (self.method == "ppo") != (self.reinforcement is not None):
+            raise ValueError("method=ppo and reinforcement=ppo must be set together")
+        return self.reinforcement
+
+    @property
     def rounds(self) -> int:
         """Return the number of rounds after round 0, which is that of the demonstrations."""
-        if self.reinforcement is not None:
-            return self.reinforcement.rounds - 1
+        if self.method == "ppo":
+            return 0 if self.reinforcement is None else self.reinforcement.rounds - 1
         return self.dagger.rounds if self.method == "dagger" else 0
 
     def describe(self) -> str:
