@@ -3,6 +3,7 @@
     python -m real_robot.first_grasp                        # `make arm` runs this
     python -m real_robot.first_grasp demonstrations=240 out=runs/first_grasp_240
     python -m real_robot.first_grasp "record=['expert_noise=0.0']" out=runs/first_grasp_calm
+    python -m real_robot.first_grasp repeats=3              # three times, with one table
 
 It runs four commands, and prints each command before it runs. They can also be run alone:
 
@@ -16,13 +17,13 @@ address of the arm instead of `twin`. A person then demonstrates instead of the 
 the trials: see docs/first_grasp.md.
 """
 
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toto_robot.cli import command
+
+from .grasp_report import Group, write_report
+from .pipeline import Step, recording_step, run_steps, training_step, trials_step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class FirstGraspConfig:
             complete and did not fail.
         trials: number of trials at the end.
         seed: seed of all four commands.
+        repeats: how many times to run the four commands, with the seeds `seed`, `seed` + 1 and so
+            on. More than one: a report has all success rates. May be increased later.
         record: further arguments of `real_robot.record`, such as `expert_noise=0.0`.
         train: further arguments of `policies.train`, such as `student.chunk=16`.
         deploy: further arguments of `real_robot.deploy`.
@@ -43,75 +46,58 @@ class FirstGraspConfig:
     demonstrations: int
     trials: int
     seed: int
+    repeats: int
     record: tuple[str, ...]
     train: tuple[str, ...]
     deploy: tuple[str, ...]
     evaluate: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.demonstrations < 1 or self.trials < 1:
-            raise ValueError("demonstrations and trials must be at least 1")
+        if min(self.demonstrations, self.trials, self.repeats) < 1:
+            raise ValueError("demonstrations, trials and repeats must be at least 1")
 
 
 def first_grasp(config: FirstGraspConfig, out: Path) -> None:
-    """Run the four commands one after the other; stop if a command fails."""
-    steps = commands(config, out)
-    for number, words in enumerate(steps, start=1):
-        line = " ".join(words)
-        print(f"\n# {number} of {len(steps)}: python -m {line}", flush=True)
-        status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
-        if status:
-            sys.exit(
-                f"first_grasp: step {number} of {len(steps)} ended with status {status}; "
-                "the same command resumes there"
-            )
-    print(f"\ndemonstrations: {out / 'record' / 'dataset'}")
-    print(f"policy:         {out / 'train' / 'policy'}")
-    print(f"latency:        {out / 'deploy'}")
-    print(f"report:         {out / 'trials' / 'report' / 'index.html'}")
+    """Run the four commands one after the other, `repeats` times; stop if a command fails."""
+    seeds = range(config.seed, config.seed + config.repeats)
+    # the first repeat is in `out` itself, so that more repeats can be added
+    folders = {seed: out if seed == config.seed else out / f"seed_{seed}" for seed in seeds}
+    steps = [step for seed, at in folders.items() for step in _steps(config, seed, at)]
+    run_steps("first_grasp", steps, out)
+    for folder in folders.values():
+        print(f"\ndemonstrations: {folder / 'record' / 'dataset'}")
+        print(f"policy:         {folder / 'train' / 'policy'}")
+        print(f"latency:        {folder / 'deploy'}")
+        print(f"report:         {folder / 'trials' / 'report' / 'index.html'}")
+    if config.repeats > 1:
+        reports = {seed: at / "trials" / "report" for seed, at in folders.items()}
+        group = Group(names={"a": "the policy"}, reports=reports)
+        facts = [
+            f"{config.demonstrations} demonstrations of the scripted expert; each seed has its own"
+        ]
+        print(f"\n{write_report(out, 'First grasp', facts, [group])}")
+        print(f"all repeats:    {out / 'report.html'}")
 
 
-def commands(config: FirstGraspConfig, out: Path) -> list[Sequence[str]]:
-    """Return the four commands, each as a list of the arguments that follow `python -m`."""
+def _steps(config: FirstGraspConfig, seed: int, out: Path) -> list[Step]:
+    """Return the four commands of one repeat."""
     dataset, policy = out / "record" / "dataset", out / "train" / "policy"
-    seed = f"seed={config.seed}"
+    deploy = out / "deploy"
     return [
-        (
-            "real_robot.record",
-            "robot=twin",
-            "agent=expert",
-            f"episodes={config.demonstrations}",
-            seed,
-            f"out={out / 'record'}",
-            *config.record,
+        recording_step(config.demonstrations, seed, out / "record", config.record),
+        training_step(config.demonstrations, dataset, seed, out / "train", config.train),
+        Step(
+            words=(
+                "real_robot.deploy", "robot=twin", f"policy={policy}", f"out={deploy}",
+                *config.deploy,
+            ),
+            result=deploy,
+            minutes=0.5,
         ),
-        (
-            "policies.train",
-            "method=bc",
-            "env=none",
-            f"data={dataset}",
-            seed,
-            f"out={out / 'train'}",
-            *config.train,
+        trials_step(
+            [f"policy={policy}"], dataset, config.trials, seed, out / "trials", config.evaluate
         ),
-        (
-            "real_robot.deploy",
-            "robot=twin",
-            f"policy={policy}",
-            f"out={out / 'deploy'}",
-            *config.deploy,
-        ),
-        (
-            "real_robot.evaluate",
-            "robot=twin",
-            f"policy={policy}",
-            f"demonstrations=[{dataset}]",
-            f"trials={config.trials}",
-            seed,
-            f"out={out / 'trials'}",
-            *config.evaluate,
-        ),
-    ]
+    ]  # fmt: skip
 
 
 main = command("first_grasp", FirstGraspConfig)(first_grasp)

@@ -21,7 +21,7 @@ WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 # Settings that may grow: existing results stay valid, and more are added.
-MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes", "num_videos"})
+MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes", "num_videos", "training_seeds"})
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
         write_json(path, asked)
         _write_weights(out, asked)
         return ()
-    _require_same_weights(out)
+    require_same_weights(out)
     differing = require_same(read_record(path, out), config, out)
     if differing:
         write_json(path, asked)
@@ -110,8 +110,12 @@ def _write_weights(out: Path, asked: Any) -> None:
         (out / RECORD).unlink(missing_ok=True)
 
 
-def _require_same_weights(out: Path) -> None:
-    """Raise an error if an encoder of this package has other weights than in the run in `out`."""
+def require_same_weights(out: Path) -> None:
+    """Check that the encoders of this package have the weights that they had in the run in `out`.
+
+    Raises:
+        ValueError: the weights of an encoder have changed; the message names it.
+    """
     if not (out / RECORD).is_file():
         return
     for name, before in read_record(out / RECORD, out).items():

@@ -54,23 +54,29 @@ def write_report(out: Path, config: StudyConfig, cells: Sequence[Cell]) -> list[
         name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
         for name, path in figures.items()
     }
-    write_aside(out / "report.md", _render("report.md.jinja", {**content, "figures": images}))
-    write_aside(out / "report.html", _render("report.html.jinja", {**content, "figures": inline}))
+    write_aside(
+        out / "report.md", render(_TEMPLATES / "report.md.jinja", {**content, "figures": images})
+    )
+    write_aside(
+        out / "report.html",
+        render(_TEMPLATES / "report.html.jinja", {**content, "figures": inline}),
+    )
     return compared
 
 
-def _render(template: str, content: Mapping[str, Any]) -> str:
+def render(template: Path, content: Mapping[str, Any]) -> str:
+    """Return the text of a Jinja template with its values, escaped if it is HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=template.endswith(".html.jinja"),
+        loader=FileSystemLoader(template.parent),
+        autoescape=template.name.endswith(".html.jinja"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(content)
+    return environment.get_template(template.name).render(content)
 
 
 def _content(
