@@ -204,4 +204,5 @@ def _needed(diff: Mapping[str, Any], poses: int, trials: int) -> str:
 
 
 def _points(estimate: Estimate) -> str:
-    return f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
+    low, high = max(-1.0, estimate.low), min(1.0, estimate.high)
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"

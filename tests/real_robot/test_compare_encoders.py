@@ -121,6 +121,7 @@ def test_encoders_are_compared_over_training_seeds(commands, tmp_path) -> None:
     page = (tmp_path / "out/report.html").read_text()
     for link in re.findall(r'href="([^"]+)"', page) + re.findall(r"\]\(([^)]+)\)", text):
         assert (tmp_path / "out" / link).is_file(), link
+    assert "-27.0 to +100.0 over 3 training seeds (t)" in page  # not above 100 points
     assert "no clear difference" in page
     assert "no clear difference" in done.out
 
