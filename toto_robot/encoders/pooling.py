@@ -1,8 +1,11 @@
 """Pool the token features of a frame into one embedding (paper section 3.5)."""
 
+import operator
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -160,9 +163,13 @@ def layer_numbers(layer: int | Sequence[int], index: Callable[[int], int]) -> tu
     Raises:
         ValueError: there is no layer, or a layer occurs twice.
     """
-    numbers = tuple(map(index, [layer] if isinstance(layer, int) else layer))
+    asked: Any = [layer] if np.ndim(layer) == 0 else layer
+    try:  # numbers of numpy become int, because they are hashed and saved
+        numbers = tuple(index(int(operator.index(one))) for one in asked)
+    except TypeError:
+        numbers = ()
     if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"layer must be a number or a list of different numbers, got {layer}")
+        raise ValueError(f"layer must be a number or a list of different numbers, got {layer!r}")
     return numbers
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -147,6 +149,20 @@ def test_the_transformer_runs_once_for_several_layers():
 def test_layers_that_are_no_list_of_layers_are_refused(layer):
     with pytest.raises(ValueError, match="a number or a list of different numbers"):
         encoder(layer=layer)
+
+
+def test_layers_may_be_numbers_of_numpy():
+    code = (  # a process of its own, because the types of arguments are checked in tests
+        "import numpy as np\n"
+        "from toto_robot import load_encoder\n"
+        "def of(layer): return load_encoder('toto-nano', layer=layer)\n"
+        "assert of(np.int64(2)).fingerprint == of(2).fingerprint\n"
+        "assert of(np.array([4, 0])).fingerprint == of((4, 0)).fingerprint\n"
+        "try: of('4')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "layer must be a number or a list of different numbers, got '4'\n", done
 
 
 def test_the_trunk_is_frozen_and_stays_in_eval_mode():
