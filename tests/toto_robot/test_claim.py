@@ -116,5 +116,10 @@ def test_other_weights_under_the_name_of_a_shipped_encoder_block(tmp_path, monke
     claim(out, asked)
 
 
+def test_a_long_text_in_a_config_is_no_name_of_an_encoder(tmp_path):
+    claim(tmp_path / "out", Named(encoders=("x" * 5000,), out_of="pick up the cube. " * 30))
+    assert not (tmp_path / "out" / "weights.json").exists()
+
+
 def test_configs_without_shipped_encoders_leave_no_record_of_weights(out):
     assert not (out / "weights.json").exists()
