@@ -372,7 +372,7 @@ def _features(config: SweepConfig, variant: _Variant, ids: Tensor, rows: Array) 
     found = {}
     for name in config.pools:
         for layer, features in enumerate(per_layer):
-            pool = _pool(name, variant, layer)
+            pool = _pool(name, variant, layer).to(features.device)
             embedding = pool(features).unflatten(0, (-1, num_cameras)).flatten(1).half()
             found[f"{name}-{layer}"] = embedding.cpu().contiguous().numpy()
     return found
