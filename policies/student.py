@@ -333,6 +333,8 @@ def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | 
             )
             if before != now
         ]
+        if not lines:
+            lines = ["the pool's own numbers (principal components, or weights of attention)"]
         if len(lines) == 1 and expected.weights_hash != found.weights_hash:
             raise ValueError(
                 f"{folder} was trained with another encoder (then != now): {lines[0]}; train it "

@@ -121,6 +121,16 @@ def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
         load_student(tmp_path / "blind", encoder, metadata(None).interface)
 
 
+def test_other_numbers_of_the_same_pool_are_refused_by_name(folder, tmp_path):
+    one = load_encoder(folder, pool="attention")
+    student = StudentPolicy(metadata(one))
+    student.save(tmp_path / "policy")
+    with torch.no_grad():
+        one.pooling.query.add_(1)
+    with pytest.raises(ValueError, match=r"then != now\):\n  the pool's own numbers"):
+        load_student(tmp_path / "policy", one, student.metadata.interface)
+
+
 def test_another_interface_is_refused_by_its_fields(student, encoder, tmp_path):
     student.save(tmp_path / "policy")
     other = dataclasses.replace(student.metadata.interface, action_scale=(0.3, 0.2), rate_hz=5.0)
