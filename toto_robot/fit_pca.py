@@ -19,12 +19,14 @@ from .cli import command
 from .config import to_dict
 from .data.shards import Shard
 from .device import choose_device
+from .encoders.encoder import Encoder
 from .encoders.frozen import FrozenEncoder, save_frozen
 from .encoders.golden import GOLDEN, has_golden
 from .encoders.loading import FROZEN, find_checkpoint, load_encoder
 from .encoders.pca import PCA_PREFIX, PrincipalComponents, all_features, fit_components
 from .encoders.vision import TotoVision, VisionConfig, VitVision
 from .encoders.vit import VitEncoderConfig
+from .runs import claim
 from .training.components import sample_frames
 from .training.tokenizer import DataConfig
 
@@ -56,9 +58,9 @@ class FitPcaConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data must have an entry")
-        if self.frames < 1 or self.stored_frames < 0:
+        if self.frames < 2 or self.stored_frames < 0:
             raise ValueError(
-                "frames must be at least 1 and stored_frames at least 0, got "
+                "frames must be at least 2 and stored_frames at least 0, got "
                 f"{self.frames} and {self.stored_frames}"
             )
 
@@ -67,8 +69,9 @@ def fit_pca(config: FitPcaConfig, out: Path) -> Path:
     """Write a copy of a checkpoint with principal components, and return its folder.
 
     Raises:
-        ValueError: the encoder is no checkpoint or no published file, or a data set is missing or
-            has smaller frames than the encoder.
+        ValueError: the encoder is no checkpoint or no published file, it cannot have the layer or
+            pool, a data set is missing or has smaller frames than the encoder, or `out` contains
+            the encoder itself or a run with another config.
         FileNotFoundError: the checkpoint lacks a file.
     """
     vision, folder = config.encoder, out / "encoder"
@@ -81,8 +84,14 @@ def fit_pca(config: FitPcaConfig, out: Path) -> Path:
         )
     device = torch.device(choose_device(config.device))
     encoder: Any = replace(vision, layer=None, pool="mean").build(device)
+    _require_defaults(encoder, vision)
+    published = isinstance(vision, VitVision) and vision.format is not None
+    source = None if published else find_checkpoint(vision.name_or_path)
+    if source is not None and source.resolve() == folder.resolve():
+        raise ValueError(
+            f"{folder} is the encoder itself, which is not changed; choose another out="
+        )
     shards = [Shard.open(data.path) for data in config.data]
-    print(f"fit principal components of {encoder.num_layers + 1} layers to {config.frames} frames")
     frames = sample_frames(
         shards,
         [data.weight for data in config.data],
@@ -90,12 +99,14 @@ def fit_pca(config: FitPcaConfig, out: Path) -> Path:
         encoder.image_size,
         config.seed,
     )
+    claim(out, config)
+    print(f"fit principal components of {encoder.num_layers + 1} layers to {config.frames} frames")
     pca = fit_components(all_features(encoder), frames, config.stored_frames, progress=True)
     notes = {"config": to_dict(config)}
-    if isinstance(vision, VitVision) and vision.format is not None:
+    if source is None:
         _save_published(folder, encoder, vision, pca, notes)
     else:
-        _save_copy(find_checkpoint(vision.name_or_path), folder, vision, pca, notes)
+        _save_copy(source, folder, vision, pca, notes)
     for layer, share in enumerate(pca.shares):
         print(
             f"layer {layer}: "
@@ -106,6 +117,19 @@ def fit_pca(config: FitPcaConfig, out: Path) -> Path:
     opened = load_encoder(folder)
     print(f"encoder {folder}  (layer {opened.layer}, pool {opened.pool})")
     return folder
+
+
+def _require_defaults(encoder: Any, vision: TotoVision | VitVision) -> None:
+    """Check that the encoder can have principal components, and the layer and pool of the copy.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    pca = PrincipalComponents.stand_in(encoder.num_layers, encoder.transformer.config.dim)
+    parts = (encoder.tokenizer,) if isinstance(encoder, Encoder) else ()
+    layer = encoder.layer if vision.layer is None else vision.layer
+    for pool in ("pca1", vision.pool or "pca1"):
+        type(encoder)(*parts, encoder.transformer, layer, pool, pca=pca)
 
 
 def _save_copy(
@@ -140,7 +164,7 @@ def _save_copy(
 def _save_published(
     folder: Path,
     encoder: FrozenEncoder,
-    vision: VitVision,
+    vision: TotoVision | VitVision,
     pca: PrincipalComponents,
     notes: Mapping[str, Any],
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from tests.command_lines import run
 from tests.toto_robot.tiny import tiny_toto
 from toto_robot import StreamConfig, load_encoder, save_encoder
 from toto_robot.encoders.encoder import Encoder
+from toto_robot.encoders.frozen import save_frozen
 from toto_robot.encoders.pca import all_features, fit_components
 from toto_robot.encoders.streamed import StreamedEncoder
-from toto_robot.encoders.vit import VitEncoder
+from toto_robot.encoders.vit import VitEncoder, VitEncoderConfig
 from toto_robot.files import write_json
 from toto_robot.models.vision_transformer import VitConfig
 
@@ -192,7 +194,12 @@ def test_a_published_vision_transformer_gets_components(data, tmp_path):
         (("encoder=pixels",), "encoder=pixels has no checkpoint"),
         (("encoder=random",), "encoder=random has no checkpoint"),
         (("encoder=stream",), "encoder.stream and encoder.repeat_frame have no effect"),
-        (("frames=0",), "frames must be at least 1"),
+        (("frames=1",), "frames must be at least 2"),
+        (("encoder.layer=99",), "layer 99 does not exist"),
+        (("encoder.layer=[1,1]",), "a number or a list of different numbers"),
+        (("encoder.pool=pca65",), "this encoder has 64 principal components, not 65"),
+        (("encoder.pool=grid3",), "3 does not divide the frame's 16 x 16 tokens"),
+        (("encoder=nano",), "has frames of 64 pixels, and the encoder needs 128: write it again"),
         (("data=[]",), "data must have an entry"),
         (("data=[{path: nowhere, weight: 1.0}]",), "nowhere holds no data set"),
     ],
@@ -203,6 +210,42 @@ def test_a_mistake_is_one_clear_line(words, message, data, tmp_path):
     assert message in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "out/encoder").exists()
+
+
+def test_neither_the_encoder_itself_nor_another_run_is_overwritten(plain, data, tmp_path):
+    shutil.copytree(plain, tmp_path / "encoder")
+    before = (tmp_path / "encoder/config.json").read_bytes()
+    done = fit_pca(data, tmp_path, *of(tmp_path / "encoder"))
+    assert done.code == 1
+    assert "is the encoder itself, which is not changed; choose another out=" in done.err
+    assert (tmp_path / "encoder/config.json").read_bytes() == before
+    assert fit_pca(data, tmp_path / "run", *of(plain)).code == 0
+    assert fit_pca(data, tmp_path / "run", *of(plain)).code == 0  # the same run again
+    done = fit_pca(data, tmp_path / "run", *of(plain), "encoder.layer=2")
+    assert "encoder.layer" in done.err
+    assert load_encoder(tmp_path / "run/encoder").layer == 1
+
+
+def test_a_model_that_cannot_have_components_is_refused_before_the_fit(data, tmp_path):
+    config = VitConfig(
+        image_size=SIDE, patch_size=8, dim=16, layers=1, heads=1, mlp_hidden=32, norm_eps=1e-6,
+        registers=0, layer_scale=False, positions="learned", norm_after_pool=True,
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+    )  # fmt: skip
+    save_frozen(
+        tmp_path / "vit", "vit", VitEncoderConfig(transformer=config, layer=1, pool="mean"),
+        config.build().state_dict(), {},
+    )  # fmt: skip
+    done = fit_pca(data, tmp_path / "out", *of(tmp_path / "vit"))
+    assert "pool 'pca1': this model has no norm for single tokens" in done.err
+    assert not (tmp_path / "out/encoder").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "mae", "patches"])
+def test_a_wrong_number_of_frames_is_refused_before_a_training(command, tmp_path):
+    done = run(f"toto_robot.training.{command}", ["pca_frames=1", f"out={tmp_path}/out"])
+    assert done.code == 1
+    assert "pca_frames must be 0 (no components) or at least 2, got 1" in done.err
 
 
 def test_damaged_components_are_refused(fitted):

@@ -91,6 +91,16 @@ class PrincipalComponents:
             mean=mean, components=components, frames=frames, identity=_hash(mean, components)
         )
 
+    @staticmethod
+    def stand_in(num_layers: int, dim: int) -> "PrincipalComponents":
+        """Return components of zeros, with which layers and pools are checked before a fit."""
+        return PrincipalComponents(
+            mean=torch.zeros(num_layers + 1, dim),
+            components=torch.zeros(num_layers + 1, dim, min(dim, MAX_COMPONENTS)),
+            frames=torch.zeros(0, 1, 1, 3, dtype=torch.uint8),
+            identity="",
+        )
+
     def state(self) -> dict[str, Tensor]:
         """Return the tensors by the names that they have in a checkpoint."""
         return {PCA_PREFIX + name: getattr(self, name) for name in _STORED}

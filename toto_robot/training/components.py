@@ -10,9 +10,19 @@ from ..data.mixture import FrameMixture
 from ..data.shards import Shard
 from ..encoders.pca import STORED_FRAMES, PrincipalComponents, all_features, fit_components
 
-__all__ = ["PCA_FRAMES", "sample_frames", "trained_components"]
+__all__ = ["PCA_FRAMES", "require_pca_frames", "sample_frames", "trained_components"]
 
 PCA_FRAMES = 512  # as in the configs of trainings
+
+
+def require_pca_frames(number: int) -> None:
+    """Check the number of frames before a training.
+
+    Raises:
+        ValueError: it is neither 0 nor at least 2; one frame has no variance.
+    """
+    if number < 0 or number == 1:
+        raise ValueError(f"pca_frames must be 0 (no components) or at least 2, got {number}")
 
 
 def sample_frames(
@@ -23,6 +33,12 @@ def sample_frames(
     Raises:
         ValueError: the frames of a data set are smaller than `side` pixels.
     """
+    for shard in shards:
+        if (size := shard.manifest["size"]) < side:
+            raise ValueError(
+                f"{shard.folder} has frames of {size} pixels, and the encoder needs {side}: write "
+                f"it again with toto_robot.data.decode size={side}"
+            )
     mixture = FrameMixture(shards, weights, validation=False, seed=seed)
     return mixture.rows(0, number, side)
 

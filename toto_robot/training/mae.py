@@ -15,7 +15,7 @@ from ..encoders.frozen import save_frozen
 from ..encoders.vit import VitEncoder, VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
 from ..runs import claim
-from .components import trained_components
+from .components import require_pca_frames, trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -64,6 +64,7 @@ class MaeTrainingConfig:
         """Check that there is a data set."""
         if not self.data:
             raise ValueError("data must have an entry")
+        require_pca_frames(self.pca_frames)
 
 
 def train_mae(config: MaeTrainingConfig, out: Path) -> Path:

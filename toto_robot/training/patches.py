@@ -17,7 +17,7 @@ from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
-from .components import trained_components
+from .components import require_pca_frames, trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -70,6 +70,7 @@ class PatchTrainingConfig:
         """Check that targets, sequence length and model fit each other."""
         if not self.data:
             raise ValueError("data must have an entry")
+        require_pca_frames(self.pca_frames)
         if (self.targets_from is None) != (self.model.target_codes is None):
             raise ValueError(
                 "targets_from and model.target_codes must both be null or both be given, got "

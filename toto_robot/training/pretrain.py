@@ -24,7 +24,7 @@ from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
 from ..tokenizers import AnyTokenizer, LightDVae
-from .components import trained_components
+from .components import require_pca_frames, trained_components
 from .engine import EngineConfig, Fit, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -117,8 +117,7 @@ class PretrainConfig:
                 )
         if self.golden_frames < 0:
             raise ValueError(f"golden_frames must not be negative, got {self.golden_frames}")
-        if self.pca_frames < 0:
-            raise ValueError(f"pca_frames must not be negative, got {self.pca_frames}")
+        require_pca_frames(self.pca_frames)
 
 
 def pretrain(config: PretrainConfig, out: Path) -> Path:
