@@ -6,6 +6,7 @@ after Mnih et al., Nature 518 (2015).
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +85,24 @@ def build_cnn(image_size: int, outputs: int) -> nn.Module:
         ImportError: Stable-Baselines3 is not installed.
     """
     from gymnasium.spaces import Box
-    from stable_baselines3.common.torch_layers import NatureCNN
 
     shape = (3, image_size, image_size)
     image = Box(-1.0, 1.0, shape, np.float32)
     return nn.Sequential(
-        nn.Unflatten(1, shape), NatureCNN(image, features_dim=outputs, normalized_image=True)
+        nn.Unflatten(1, shape), nature_cnn()(image, features_dim=outputs, normalized_image=True)
     )
+
+
+def nature_cnn() -> Any:
+    """Return the class `NatureCNN`.
+
+    Raises:
+        ImportError: Stable-Baselines3 is not installed.
+    """
+    try:
+        from stable_baselines3.common.torch_layers import NatureCNN
+    except ImportError as error:
+        raise ImportError(
+            "encoder=cnn needs Stable-Baselines3: pip install 'toto-robot[sb3]'"
+        ) from error
+    return NatureCNN

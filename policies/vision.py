@@ -20,7 +20,7 @@ from toto_robot.encoders.vision import (
 from toto_robot.encoders.vision import VisionConfig as FrozenVision
 from toto_robot.moved import moved_names
 
-from .frames import SMALLEST, SmallFrames
+from .frames import SMALLEST, SmallFrames, nature_cnn
 
 __all__ = [
     "CnnVision",
@@ -73,8 +73,13 @@ class CnnVision:
             )
 
     def build(self, device: torch.device) -> SmallFrames:
-        """Return the encoder, which only makes the frames smaller; the student has the network."""
+        """Return the encoder, which only makes the frames smaller; the student has the network.
+
+        Raises:
+            ImportError: the package with the network is not installed.
+        """
         del device
+        nature_cnn()  # an error now, not after the demonstrations
         return SmallFrames(self.image_size)
 
 

@@ -152,10 +152,18 @@ class PpoTrainer:
                 in the main process.
             device: device of the networks.
             state: a value that `state()` returned, from which to resume; None: a new training.
+
+        Raises:
+            ImportError: Stable-Baselines3 is not installed.
         """
-        from stable_baselines3.common.logger import Logger
-        from stable_baselines3.common.utils import set_random_seed
-        from stable_baselines3.common.vec_env import VecNormalize
+        try:
+            from stable_baselines3.common.logger import Logger
+            from stable_baselines3.common.utils import set_random_seed
+            from stable_baselines3.common.vec_env import VecNormalize
+        except ImportError as error:
+            raise ImportError(
+                "PPO needs Stable-Baselines3: pip install 'toto-robot[sb3]'"
+            ) from error
 
         self.batch = config.batch
         self._config, self._seed, self._iterations = config, seed, iterations

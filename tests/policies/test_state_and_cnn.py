@@ -1,6 +1,7 @@
 """The two rows of a study that are not frozen encoders: the state oracle, and a trained CNN."""
 
 import json
+import sys
 
 import gymnasium
 import numpy as np
@@ -147,3 +148,20 @@ def test_a_state_oracle_has_no_encoder_elsewhere(oracle):
     done = run("policies.evaluate", [f"policy={oracle}/policy", "encoder=nano"])
     assert done.code != 0
     assert "was trained without images: remove encoder=" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encoder=cnn"], "encoder=cnn needs Stable-Baselines3: pip install"),
+        (["method=ppo", "reinforcement=ppo", "encoder=none"], "PPO needs Stable-Baselines3: pip"),
+    ],
+)
+def test_a_missing_package_is_noticed_before_any_episode(words, message, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("stable_baselines3")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    done = run("policies.train", [*WORLD, *words, f"out={tmp_path / 'out'}"])
+    assert done.code != 0
+    assert message in done.err
+    assert not list(tmp_path.glob("out/store/episodes/*"))
