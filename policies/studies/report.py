@@ -269,10 +269,11 @@ def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -
     """Plot the success rates on the held-out seeds over `x` of the rows; the others are lines."""
     order = list(config.rows)
     x_of = {name: row.x for name, row in config.rows.items()}
-    points = sorted((x, one.rate.mean, one) for one in finals if (x := x_of[one.row]) is not None)
-    plot.plot([x for x, _, _ in points], [rate for _, rate, _ in points], color="0.6")
-    for x, rate, one in points:
-        plot.errorbar(x, rate, fmt="o", capsize=3, yerr=_bars(one),
+    points = [(x, one) for one in finals if (x := x_of[one.row]) is not None]
+    points.sort(key=lambda point: point[0])
+    plot.plot([x for x, _ in points], [one.rate.mean for _, one in points], color="0.6")
+    for x, one in points:
+        plot.errorbar(x, one.rate.mean, fmt="o", capsize=3, yerr=_bars(one),
                       color=f"C{order.index(one.row) % 10}")  # fmt: skip
     for one in finals:
         if x_of[one.row] is None:

@@ -32,7 +32,8 @@ class Comparison:
         successes: number of successful episodes, over all seeds.
         episodes: number of episodes, over all seeds.
         rate: success rate with its interval over training seeds.
-        area: area under the learning curve; None for a suite, which has no learning curve.
+        area: area under the learning curve; None for a suite, which has no learning curve, or if
+            the learning curves of the column share no range of environment steps.
         against: success rate minus that of the baseline, on the seeds that both have; None for the
             baseline itself, or without such seeds.
         area_against: the same difference of the areas.
@@ -108,7 +109,7 @@ def _comparison(
     row: str,
     cells: Mapping[int, Json],
     baseline: Mapping[int, Json],
-    limits: tuple[float, float],
+    limits: tuple[float, float] | None,
 ) -> Comparison:
     outcomes = {seed: _outcomes(one, suite) for seed, one in cells.items()}
     shared = [seed for seed in cells if seed in baseline]
@@ -122,7 +123,7 @@ def _comparison(
                 [one.mean() - two.mean() for one, two in zip(ours, others, strict=True)]
             )
     area = None
-    if suite == TRAINING:
+    if suite == TRAINING and limits is not None:
         areas = {seed: _area(one, limits) for seed, one in cells.items()}
         area = over_seeds(list(areas.values()), _area_variance(list(cells.values())))
         if shared:
@@ -160,13 +161,13 @@ def _outcomes(result: Json, suite: str) -> NDArray[np.float64]:
     return np.array([float(one["success"]) for one in episodes])
 
 
-def _limits(results: Sequence[Json]) -> tuple[float, float]:
-    """Return the range of environment steps that the learning curves of a column share."""
+def _limits(results: Sequence[Json]) -> tuple[float, float] | None:
+    """Return the range of environment steps that the learning curves of a column share, if any."""
     if not results:
-        return 0.0, 0.0
+        return None
     steps = [curve_of(one)[0] for one in results]
     low, high = max(one[0] for one in steps), min(one[-1] for one in steps)
-    return low, max(low, high)
+    return (low, high) if low < high else None
 
 
 def _area(result: Json, limits: tuple[float, float]) -> float:

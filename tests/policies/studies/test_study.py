@@ -217,6 +217,16 @@ def test_rows_with_x_are_a_plot_over_layers(finished, encoder, tmp_path, monkeyp
     assert [one.get_label() for one in others if one.get_label() == "blind"] == ["blind"]
 
 
+def test_rows_with_equal_x_and_equal_rates_are_plotted(finished, encoder, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    path, other = (out / f"cells/reach/{row}/seed_0/result.json" for row in ("mean", "toto"))
+    result = json.loads(path.read_text())
+    result["evaluation"] = json.loads(other.read_text())["evaluation"]
+    path.write_text(json.dumps(result))
+    done = study(encoder, out, "rows.toto.x=2", "rows.mean.x=2", "seeds=[0]")
+    assert done.code == 0, done.err
+
+
 def test_methods_are_rows(tmp_path):
     folder = tmp_path / "configs/study"
     folder.mkdir(parents=True)
@@ -231,6 +241,8 @@ def test_methods_are_rows(tmp_path):
     assert curves["bc"][0][0] == curves["dagger"][0][0]  # the same two demonstrations
     assert len(list((tmp_path / "out/demonstrations").glob("*/store.json"))) == 1
     assert (tmp_path / "out/figures/cabinet.png").is_file()
+    compared = json.loads((tmp_path / "out/comparisons.json").read_text())
+    assert {one["area_mean"] for one in compared} == {""}  # no range of steps is shared
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
