@@ -26,15 +26,16 @@ ENCODER_PHASES = ("tokenizer", "transformer")
 
 
 def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
-    """Write the results of all DAgger iterations as TensorBoard scalars.
+    """Write the results of all rounds as TensorBoard scalars.
 
     Older TensorBoard files in `out` are replaced, so that a resumed run has no duplicates.
 
     Args:
         out: the run's folder.
-        rounds: results of the DAgger iterations, as in their `round.json`.
+        rounds: results of the rounds (DAgger iterations, or of PPO), as in their `round.json`.
     """
     board = _new_board(out)
+    loss_name = "loss/value" if _config(out)["method"] == "ppo" else "loss/imitation"
     for entry in rounds:
         number, validation = entry["round"], entry["validation"]
         for name in ("env_steps", "episodes", "beta", "expert_acted", "collected_success"):
@@ -44,20 +45,22 @@ def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
         board.add_scalar("success/by_round", rate, number)
         board.add_scalar("success/by_env_step", rate, entry["env_steps"])
         for step, loss in zip(_steps(out, entry), entry["losses"], strict=True):
-            board.add_scalar("loss/imitation", loss, step)
+            board.add_scalar(loss_name, loss, step)
     board.close()
 
 
 def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
-    """Plot the success rate with Wilson intervals, and the loss of each DAgger iteration.
+    """Plot the success rate with Wilson intervals, and the loss of each round.
 
-    The success rate is plotted over the iterations and over the number of environment steps.
+    The success rate is plotted over the rounds and over the number of environment steps.
 
     Args:
         out: the run's folder.
-        rounds: results of the DAgger iterations, as in their `round.json`.
+        rounds: results of the rounds (DAgger iterations, or of PPO), as in their `round.json`.
         final: result on the held-out seeds; None: not evaluated.
     """
+    config = _config(out)
+    is_ppo = config["method"] == "ppo"
     figure = _new_figure(12, 3.8)
     by_round, by_step, loss_axes = figure.subplots(1, 3)
     tried = [(e["validation"]["successes"], e["validation"]["episodes"]) for e in rounds]
@@ -65,7 +68,7 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
     bands = [wilson_interval(*numbers) for numbers in tried]
     low, high = [band[0] for band in bands], [band[1] for band in bands]
     for axes, key, label in (
-        (by_round, "round", "DAgger round (0: demonstrations)"),
+        (by_round, "round", "round of PPO" if is_ppo else "DAgger round (0: demonstrations)"),
         (by_step, "env_steps", "environment steps collected"),
     ):
         x = [entry[key] for entry in rounds]
@@ -78,10 +81,10 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
         axes.legend(loc="lower right")
     for entry in rounds:
         loss_axes.plot(_steps(out, entry), entry["losses"], color=f"C{entry['round'] % 10}")
-    loss_axes.set(xlabel="gradient steps (one colour per round)", ylabel="mean squared error")
+    loss_axes.set_xlabel("gradient steps (one colour per round)")
+    loss_axes.set_ylabel("value loss" if is_ppo else "mean squared error")
     loss_axes.set_yscale("log")
     loss_axes.grid(alpha=0.3)
-    config = _config(out)
     what = f"{config['env']['id']}, {config['method']}"
     _save(figure, f"{what}, encoder: {config['encoder']['kind']}, seed {config['seed']}", out)
 
@@ -219,8 +222,10 @@ def _steps(out: Path, entry: Json) -> list[int]:
 
     Args:
         out: the run's folder.
-        entry: result of a DAgger iteration or of behaviour cloning, with the logged losses.
+        entry: result of a round or of behaviour cloning, with the logged losses.
     """
+    if "loss_steps" in entry:
+        return list(entry["loss_steps"])
     log_every, last = _config(out)["imitation"]["log_every"], entry["gradient_steps"]
     here = entry.get("round_gradient_steps", last)
     return [

@@ -93,7 +93,7 @@ class TrainConfig:
             self.validation_episodes,
             self.evaluation_episodes,
         )
-        if self.data is None and self.demonstrations < 1:
+        if self.method != "ppo" and self.data is None and self.demonstrations < 1:
             raise ValueError(
                 "demonstrations must be at least 1, or data must be a folder with some"
             )

@@ -255,6 +255,12 @@ class PpoTrainer:
         return self.iteration * self.batch
 
     @property
+    def gradient_steps(self) -> int:
+        """Return the number of gradient steps so far; `target_kl` stops iterations early."""
+        states = self._model.policy.optimizer.state.values()
+        return max((int(state["step"]) for state in states), default=0)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Return the wall time of each phase, in seconds."""
         return self.clock.seconds

@@ -10,6 +10,7 @@ Embeddings are computed once per frame. Rewards are those of the environment.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,7 +29,7 @@ from toto_robot.files import write_json, written_aside
 
 from ..environment import EnvConfig
 from ..oracle import proprio_for
-from ..report import draw_curve, write_tensorboard
+from ..report import ENCODER_PHASES, draw_curve, write_tensorboard
 from ..rollouts.evaluation import evaluate_policy
 from ..rollouts.job import PhaseClock, add_seconds
 from ..rollouts.pool import RolloutPool
@@ -94,13 +95,15 @@ class StudentTrainer(PpoTrainer):
             settings: arguments of `PpoTrainer`.
 
         Raises:
-            ValueError: the embeddings depend on earlier frames, the student predicts chunks, or the
-                environment has a backend.
+            ValueError: the embeddings depend on earlier frames, the student predicts chunks or has
+                dropout, or the environment has a backend.
         """
         if encoder is not None and encoder.past != NO_PAST:
             raise ValueError(f"method=ppo needs an encoder of single frames, got {encoder.past}")
         if metadata.student.chunk != 1:
             raise ValueError(f"method=ppo needs student.chunk=1, got {metadata.student.chunk}")
+        if metadata.student.dropout:  # PPO compares the actor with the one that acted, without it
+            raise ValueError(f"method=ppo needs student.dropout=0, got {metadata.student.dropout}")
         self._metadata, self._encoder = metadata, encoder
         super().__init__(*args, **settings)
 
@@ -112,7 +115,13 @@ class StudentTrainer(PpoTrainer):
         if isinstance(self._metadata.vision, StateVision):
             keys = (*keys, STATE)
         environments = super()._make_environments(env, num_workers, keys)
-        return _embedded_class()(environments, self._metadata, self._encoder)
+        return _embedded_class()(environments, self._metadata, self._encoder, self.clock)
+
+    def _collect(self, progress: Callable[[int], object]) -> None:
+        before = dict(self.seconds)
+        super()._collect(progress)
+        encoder_s = sum(self.seconds.get(one, 0.0) - before.get(one, 0.0) for one in ENCODER_PHASES)
+        add_seconds(self.seconds, {"environments": -encoder_s})  # a phase of its own
 
     def _networks(self) -> dict[str, Any]:
         return {
@@ -178,9 +187,13 @@ def _embedded_class() -> Any:
         """A wrapper whose observations are vectors: embeddings, then proprioception."""
 
         def __init__(
-            self, venv: Any, metadata: StudentMetadata, encoder: FrameEncoder | None
+            self,
+            venv: Any,
+            metadata: StudentMetadata,
+            encoder: FrameEncoder | None,
+            clock: PhaseClock,
         ) -> None:
-            self._metadata, self._encoder = metadata, encoder
+            self._metadata, self._encoder, self._clock = metadata, encoder, clock
             size = len(metadata.interface.proprio)
             if encoder is not None:
                 size += len(metadata.interface.cameras) * encoder.dim
@@ -205,7 +218,10 @@ def _embedded_class() -> Any:
             frames = [
                 observations[f"image_{name}"][row] for row in range(len(proprio)) for name in names
             ]
-            embeddings = self._encoder.embed(compress_each(self._encoder, frames))
+            with self._clock("tokenizer"):
+                codes = compress_each(self._encoder, frames)
+            with self._clock("transformer"):
+                embeddings = self._encoder.embed(codes)
             rounded = embeddings.astype(np.float16).reshape(len(proprio), -1)  # as in rollouts
             return np.concatenate([rounded.astype(np.float32), proprio], axis=1)
 
@@ -275,18 +291,20 @@ def _run_round(
     bar: "tqdm[Any]",
 ) -> Json:
     """Run the iterations of a round and its validation; write and return its results."""
-    before, spent = dict(pool.seconds), dict(trainer.seconds)
-    rows = []
+    before, spent, begin = dict(pool.seconds), dict(trainer.seconds), trainer.gradient_steps
+    rows, loss_steps = [], []
     for _ in range(config.validate_every):
         rows.append(trainer.iterate(bar.update))
+        loss_steps.append(trainer.gradient_steps)
         bar.set_postfix_str(f"training success {rows[-1].get('success/training', 0.0):.0%}")
     with written_aside(folder) as aside:
         trainer.student().save(aside / "policy", round=number)
         validation = evaluate_policy(
             pool, aside / "policy", validation_seeds(plan.validation_episodes)
         )
-        steps = config.validate_every * config.ppo.epochs * config.ppo.minibatches
-        seconds = {name: now - spent.get(name, 0.0) for name, now in trainer.seconds.items()}
+        seconds = pool.seconds_since(before)
+        training = {name: now - spent.get(name, 0.0) for name, now in trainer.seconds.items()}
+        add_seconds(seconds, training)
         entry: Json = {
             "round": number,
             "beta": None,
@@ -294,11 +312,12 @@ def _run_round(
             "env_steps": trainer.env_steps,
             "expert_acted": None,
             "collected_success": rows[-1].get("success/training"),
-            "round_gradient_steps": steps,
-            "gradient_steps": steps * (number + 1),
+            "round_gradient_steps": loss_steps[-1] - begin,
+            "gradient_steps": loss_steps[-1],
             "losses": [row["ppo/value_loss"] for row in rows],
+            "loss_steps": loss_steps,
             "validation": validation,
-            "seconds": pool.seconds_since(before) | seconds,
+            "seconds": seconds,
         }
         torch.save(trainer.state(), aside / _STATE_FILE)
         (aside / "round.json").write_text(json.dumps(entry, indent=1) + "\n")

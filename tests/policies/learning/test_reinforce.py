@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from policies import load_policy
+from policies import report as reports
 from policies.learning import reinforce as module
 from policies.learning.config import TrainConfig
 from policies.learning.learner import Learner
@@ -54,6 +55,29 @@ def test_its_results_are_those_of_other_methods(finished):
     assert len(list(finished.glob("rounds/*/train_state.pt"))) == 1
     policy = load_policy(finished, device="cpu")
     assert policy.interface.camera_names == ("front",)
+
+
+def test_its_curve_and_times_are_those_of_ppo(finished):
+    figures = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(reports, "_save", lambda figure, title, out: figures.append(figure))
+        reports.draw_curve(finished, metrics(finished)["rounds"], None)
+    by_round, _, losses = figures[0].axes
+    assert by_round.get_xlabel() == "round of PPO"
+    assert losses.get_ylabel() == "value loss"
+    assert [line.get_xdata().tolist() for line in losses.get_lines()] == [[4], [8], [12]]
+    seconds = json.loads((finished / "timings.json").read_text())
+    assert min(seconds[name] for name in ("environments", "tokenizer", "transformer")) > 0
+
+
+def test_its_gradient_steps_are_those_that_were_taken():
+    trainer = trainer_of("encoder=none", "reinforcement.ppo.target_kl=1e-9")
+    trainer.iterate(lambda _: None)
+    taken = trainer.gradient_steps
+    assert 1 <= taken < 4  # 2 epochs of 2 minibatches, stopped early
+    trainer.iterate(lambda _: None)
+    assert taken < trainer.gradient_steps < 8
+    trainer.close()
 
 
 def test_a_stopped_run_continues(finished, tmp_path, monkeypatch):
@@ -136,6 +160,7 @@ def test_its_settings_are_needed(tmp_path):
         (["env=gymnasium", "~env.options", "env.id=CartPole-v1"], "an environment with rewards"),
         (["encoder=stream"], "needs an encoder of single frames"),
         (["student.chunk=2"], "needs student.chunk=1"),
+        (["student.dropout=0.1", "demonstrations=0"], "needs student.dropout=0"),
         (["env.backend=mujoco"], "needs env.backend=null"),
     ],
 )
