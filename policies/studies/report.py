@@ -279,7 +279,8 @@ def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -
         if x_of[one.row] is None:
             plot.axhline(one.rate.mean, linestyle="--", label=one.row,
                          color=f"C{order.index(one.row) % 10}")  # fmt: skip
-    plot.legend(loc="lower right", fontsize="small")
+    if plot.get_legend_handles_labels()[0]:
+        plot.legend(loc="lower right", fontsize="small")
     plot.set(xlabel=config.x_label, ylabel="success rate on held-out seeds, 95 %")
     plot.set_ylim(-0.02, 1.02)
 

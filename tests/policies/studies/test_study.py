@@ -217,14 +217,51 @@ def test_rows_with_x_are_a_plot_over_layers(finished, encoder, tmp_path, monkeyp
     assert [one.get_label() for one in others if one.get_label() == "blind"] == ["blind"]
 
 
-def test_rows_with_equal_x_and_equal_rates_are_plotted(finished, encoder, tmp_path):
-    out = shutil.copytree(finished[0], tmp_path / "out")
-    path, other = (out / f"cells/reach/{row}/seed_0/result.json" for row in ("mean", "toto"))
-    result = json.loads(path.read_text())
-    result["evaluation"] = json.loads(other.read_text())["evaluation"]
-    path.write_text(json.dumps(result))
-    done = study(encoder, out, "rows.toto.x=2", "rows.mean.x=2", "seeds=[0]")
+def written(out, row, seed, steps, successes):
+    """Write the result of a cell by hand: its learning curve, and its successes of 4 episodes."""
+    folder = out / f"cells/reach/{row}/seed_{seed}"
+    folder.mkdir(parents=True)
+    seeds = [{"seed": n, "success": n < successes, "steps": 5} for n in range(4)]
+    result = {
+        "row": row, "column": "reach", "seed": seed,
+        "settings": ["experiment=tiny", *SETTINGS[row]],
+        "curve": [{"env_steps": n, "labelled_episodes": n, "successes": 1, "episodes": 2}
+                  for n in steps],
+        "evaluation": {"seeds": seeds, "successes": successes, "episodes": 4,
+                       "rate": successes / 4},
+        "suites": {}, "encoder": None, "frames": 0, "seconds": 1.0, "phases": {},
+        "config_sha256": "",
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+SETTINGS = {"a": ["encoder=none"], "b": ["encoder=pixels"]}
+BY_HAND = """# @package _global_
+rows:
+  a: {settings: [encoder=none], x: 2}
+  b: {settings: [encoder=pixels], x: 2}
+columns: {reach: {settings: []}}
+seeds: [0]
+settings: [experiment=tiny]
+suite_episodes: 2
+videos: false
+baseline: a
+"""
+
+
+@pytest.mark.parametrize(("steps", "shared"), [([40, 80], True), ([80, 120], False)])
+def test_an_area_needs_steps_that_all_curves_share(steps, shared, tmp_path):
+    """The two rows also have the same x and the same success rate."""
+    out, folder = tmp_path / "out", tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    (folder / "hand.yaml").write_text(BY_HAND)
+    written(out, "a", 0, [20, 60], 2)
+    written(out, "b", 0, steps, 2)
+    done = run("policies.study", ["--config-dir", str(folder.parent), "study=hand", f"out={out}"])
     assert done.code == 0, done.err
+    compared = json.loads((out / "comparisons.json").read_text())
+    assert [one["rate_mean"] for one in compared] == [0.5, 0.5]
+    assert [one["area_mean"] for one in compared] == ([0.5, 0.5] if shared else ["", ""])
 
 
 def test_methods_are_rows(tmp_path):
