@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.command_lines import run
@@ -215,6 +215,7 @@ def test_null_is_the_choice_of_a_group_that_has_none_by_default() -> None:
 @example("a\\'${b}\\")
 @example("\\\n")
 def test_hydra_gives_a_quoted_text_back(text) -> None:
+    assume(text != "???")  # OmegaConf's mark of a missing value, which cannot be a text
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 

@@ -57,5 +57,6 @@ def trained_components(
     if not number or not pairs:
         return None
     shards, shares = zip(*pairs, strict=True)
-    frames = sample_frames(shards, shares, number, encoder.image_size, seed)
+    smallest = min(shard.manifest["size"] for shard in shards)  # the encoder may enlarge frames
+    frames = sample_frames(shards, shares, number, min(encoder.image_size, smallest), seed)
     return fit_components(all_features(encoder), frames, STORED_FRAMES)
