@@ -5,7 +5,6 @@ pixels, and the network that reads them belongs to the student: `NatureCNN` of S
 after Mnih et al., Nature 518 (2015).
 """
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -13,40 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from toto_robot.encoders.contract import NO_PAST, CodeFormat, Codes, IndependentFrames
+from toto_robot.encoders.contract import Codes
+from toto_robot.encoders.pixels import Pixels
 from toto_robot.tokenizers.tokenizer import check_frames
 
 SMALLEST = 36  # pixels; NatureCNN has no output for smaller images
 
 
-class SmallFrames:
-    """An encoder without a model: the codes of a frame are its pixels in uint8, at a small size.
-
-    Attributes:
-        dim: number e of values in an embedding: 3 colours x height x width.
-        layer: always 0.
-        pool: name of the embedding, such as `frame64`.
-        past: always `NO_PAST`, because an embedding depends on one frame only.
-        image_size: side of the square to which frames are averaged, pixels.
-        weights_hash: hash of the method, which has no weights.
-    """
-
-    past = NO_PAST
+class SmallFrames(Pixels):
+    """An encoder without a model: the codes of a frame are its pixels in uint8, at a small size."""
 
     def __init__(self, image_size: int) -> None:
-        self.dim = 3 * image_size**2
-        self.layer, self.pool, self.image_size = 0, f"frame{image_size}", image_size
-        self.weights_hash = hashlib.sha256(self.pool.encode()).hexdigest()
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
-        return self.weights_hash
-
-    @property
-    def codes(self) -> CodeFormat:
-        """The format of the codes that `compress` returns."""
-        return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
+        super().__init__(image_size, "frame")
 
     def __call__(self, frames: np.ndarray | Tensor) -> NDArray[np.float32]:
         """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3]."""
@@ -71,11 +48,6 @@ class SmallFrames:
         if codes.dtype != np.uint8:
             raise ValueError(f"these codes are {codes.dtype}, but pixels are uint8")
         return codes.astype(np.float32) / np.float32(127.5) - 1
-
-    def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams that ignore earlier frames."""
-        del num_streams
-        return IndependentFrames(self)
 
 
 def build_cnn(image_size: int, outputs: int) -> nn.Module:

@@ -8,7 +8,7 @@ show where things are; a change of the light or the camera changes all of them.
 """
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,18 +26,18 @@ from .contract import (
     from_float16_codes,
 )
 
-__all__ = ["PIXELS_SIDE", "PixelEncoder", "small_pixels"]
+__all__ = ["PIXELS_SIDE", "PixelEncoder", "Pixels", "small_pixels"]
 
 PIXELS_SIDE = 16  # image side of the baseline, pixels
 
 
-class PixelEncoder:
-    """An encoder without a model: the embedding of a frame is its 16 x 16 RGB pixels, in [-1, 1].
+class Pixels:
+    """The attributes of an encoder without a model, whose embedding of a frame is its pixels.
 
     Attributes:
-        dim: number e of values in an embedding, 768.
+        dim: number e of values in an embedding: 3 colours x height x width.
         layer: always 0.
-        pool: name of the embedding, `pixels16`.
+        pool: name of the embedding, such as `pixels16`.
         past: always `NO_PAST`, because an embedding depends on one frame only.
         image_size: side of the square to which frames are averaged, pixels.
         weights_hash: hash of the method, which has no weights.
@@ -45,9 +45,9 @@ class PixelEncoder:
 
     past = NO_PAST
 
-    def __init__(self) -> None:
-        self.dim = 3 * PIXELS_SIDE**2
-        self.layer, self.pool, self.image_size = 0, f"pixels{PIXELS_SIDE}", PIXELS_SIDE
+    def __init__(self, image_size: int, name: str) -> None:
+        self.dim = 3 * image_size**2
+        self.layer, self.pool, self.image_size = 0, f"{name}{image_size}", image_size
         self.weights_hash = hashlib.sha256(self.pool.encode()).hexdigest()
 
     @property
@@ -57,8 +57,23 @@ class PixelEncoder:
 
     @property
     def codes(self) -> CodeFormat:
-        """The format of the codes that `compress` returns, which are the embedding."""
+        """The format of the codes that `compress` returns."""
         return CodeFormat(size=self.dim, fingerprint=self.fingerprint)
+
+    def open_streams(self, num_streams: int) -> IndependentFrames:
+        """Return streams that ignore earlier frames."""
+        del num_streams
+        return IndependentFrames(cast(Any, self))
+
+
+class PixelEncoder(Pixels):
+    """An encoder without a model: the embedding of a frame is its 16 x 16 RGB pixels, in [-1, 1].
+
+    The codes are the embedding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(PIXELS_SIDE, "pixels")
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Return the embeddings float32 [b e] of uint8 RGB frames [b h w 3].
@@ -82,11 +97,6 @@ class PixelEncoder:
             ValueError: the codes cannot be output of `compress`.
         """
         return from_float16_codes(codes)
-
-    def open_streams(self, num_streams: int) -> IndependentFrames:
-        """Return streams that ignore earlier frames."""
-        del num_streams
-        return IndependentFrames(self)
 
 
 def small_pixels(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
