@@ -31,9 +31,8 @@ from .contract import (
     refuse_gradients,
 )
 from .forks import survive_forks
-from .pca import PrincipalComponents, all_features, build_pools
+from .pca import PrincipalComponents, all_features, build_pools, identity_of_pool
 from .pooling import (
-    is_attention,
     join_layers,
     layer_numbers,
     needs_components,
@@ -161,10 +160,7 @@ class Encoder(nn.Module):
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
         if self.repeat_frame:
             parts += " repeated"
-        if is_attention(self.pool):
-            parts += weights_hash(self.pooling)
-        if needs_components(self.pool) and self.pca is not None:
-            parts += self.pca.identity
+        parts += identity_of_pool(self.pool, self.pooling, self.pca)
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Encoder":

@@ -26,8 +26,8 @@ from .contract import (
     refuse_gradients,
 )
 from .forks import survive_forks
-from .pca import PCA_PREFIX, PrincipalComponents, all_features, build_pools
-from .pooling import is_attention, layer_numbers, needs_components
+from .pca import PCA_PREFIX, PrincipalComponents, all_features, build_pools, identity_of_pool
+from .pooling import layer_numbers, needs_components
 
 __all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
 
@@ -127,10 +127,7 @@ class FrozenEncoder(nn.Module):
     def fingerprint(self) -> str:
         """A hash; if it is equal for two encoders, their embeddings are interchangeable."""
         parts = f"{self.weights_hash} {self.layer} {self.pool}"
-        if is_attention(self.pool):
-            parts += weights_hash(self.pooling)
-        if needs_components(self.pool) and self.pca is not None:
-            parts += self.pca.identity
+        parts += identity_of_pool(self.pool, self.pooling, self.pca)
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def requires_grad_(self: F, requires_grad: bool = True) -> F:

@@ -17,7 +17,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from .pooling import JoinedPool, Pool, build_pool
+from ..checkpoint import weights_hash
+from .pooling import JoinedPool, Pool, build_pool, is_attention, needs_components
 
 __all__ = [
     "MAX_COMPONENTS",
@@ -27,6 +28,7 @@ __all__ = [
     "all_features",
     "build_pools",
     "fit_components",
+    "identity_of_pool",
 ]
 
 MAX_COMPONENTS = 64  # stored for each layer, or fewer if the features are narrower
@@ -210,6 +212,18 @@ def build_pools(
         for layer in layers
     ]
     return pools[0] if len(pools) == 1 else JoinedPool(pools)
+
+
+def identity_of_pool(pool: str, pooling: torch.nn.Module, pca: PrincipalComponents | None) -> str:
+    """Return what identifies the numbers of a pool in a fingerprint; a pool without any has ``""``.
+
+    Args:
+        pool: name of the pool.
+        pooling: the pool.
+        pca: principal components of the features; None: the encoder has none.
+    """
+    found = weights_hash(pooling) if is_attention(pool) else ""
+    return found + (pca.identity if pca is not None and needs_components(pool) else "")
 
 
 def _hash(*tensors: Tensor) -> str:
