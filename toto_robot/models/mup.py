@@ -32,7 +32,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """Return the parameter groups for AdamW.
 
     Matrices have weight decay. Vectors (norms and biases) have none. Parameters that need no
-    gradient are in no group.
+    gradient, or have no elements, are in no group.
 
     Args:
         model: any module, sharded or not. If it has a method ``lr_scale(name)``, the ``lr_scale``
@@ -48,7 +48,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     own_scale = getattr(model, "lr_scale", None)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or parameter.numel() == 0:
             continue
         decay, scale = (weight_decay if _decays(name, parameter) else 0.0), 1.0
         if name.removeprefix("transformer.").startswith("layers.") and parameter.ndim > 1:

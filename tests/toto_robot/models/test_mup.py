@@ -87,6 +87,8 @@ def test_groups_hold_every_parameter_once_and_scale_what_is_inside_blocks():
         assert (of[id(outside)]["lr_scale"], of[id(outside)]["weight_decay"]) == (1.0, 0.1)
     norm = of[id(model.layers[0].input_layernorm.weight)]
     assert (norm["lr_scale"], norm["weight_decay"]) == (1.0, 0.0)
+    model.empty = torch.nn.Parameter(torch.empty(1, 0, 8))
+    assert all(p.numel() for group in parameter_groups(model, 0.1) for p in group["params"])
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

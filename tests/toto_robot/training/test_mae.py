@@ -1,6 +1,7 @@
 """The masked autoencoder: what it may see, what it must say, an independent one, its command."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -259,5 +260,12 @@ def test_training_gives_an_encoder_that_opens(shard, tmp_path):
     assert len(both.pca.frames) == 8
     assert json.loads((folder / "config.json").read_text())["training"]["frames"] == 16
     assert (tmp_path / "whole" / "reconstructions.png").is_file()
+    # a run that was interrupted after step 2 ends with the same weights (VIT has no registers)
+    for name in ("config.json", "checkpoints/step-0000002"):
+        copy = shutil.copytree if "/" in name else shutil.copyfile
+        (tmp_path / "resumed" / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(tmp_path / "whole" / name, tmp_path / "resumed" / name)
+    resumed = load_encoder(train_mae(config, tmp_path / "resumed"))
+    assert resumed.weights_hash == encoder.weights_hash
     with pytest.raises(ValueError, match="checkpoint: repeat_frame and int8 are for"):
         load_encoder(folder, repeat_frame=True)
