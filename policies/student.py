@@ -335,11 +335,11 @@ def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | 
         ]
         if not lines:
             lines = ["the pool's own numbers (principal components, or weights of attention)"]
-        if len(lines) == 1 and expected.weights_hash != found.weights_hash:
+        if expected.weights_hash != found.weights_hash:
             raise ValueError(
-                f"{folder} was trained with another encoder (then != now): {lines[0]}; train it "
-                "again, or set encoder= to a folder with the weights of its training (CHANGELOG.md "
-                "says where those of earlier versions of toto-nano are)"
+                f"{folder} was trained with another encoder (then != now): {', '.join(lines)}; "
+                "train it again, or set encoder= to a folder with the weights of its training "
+                "(CHANGELOG.md says where those of earlier versions of toto-nano are)"
             )
         raise ValueError(
             f"{folder} was trained with another encoder (then != now):\n  " + "\n  ".join(lines)

@@ -112,6 +112,9 @@ def test_another_encoder_is_refused(student, encoder, folder, tmp_path):
     other = load_encoder(save_tiny_encoder(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match=r"another encoder .*: weights: \w{12} != \w{12}; train "):
         load_student(tmp_path / "policy", other, interface)
+    deeper = load_encoder(tmp_path / "other", layer=2)
+    with pytest.raises(ValueError, match=r": layer: 1 != 2, weights: \w{12} != \w{12}; train "):
+        load_student(tmp_path / "policy", deeper, interface)
     with pytest.raises(ValueError, match=r"layer: 1 != 2\n  pool: grid4 != grid2$"):
         load_student(tmp_path / "policy", load_encoder(folder, layer=2, pool="grid2"), interface)
     with pytest.raises(ValueError, match="trained with an encoder, but is used without one"):
