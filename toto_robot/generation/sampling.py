@@ -12,7 +12,8 @@ pass. Its input contains the newest frame twice: once as an earlier frame, and o
 the unknown next frame. It selects the most likely token at each position.
 
 Speculative decoding (Leviathan et al. 2023) could use the tokens of the newest frame as a draft of
-the next frame. With toto-nano this is not faster, because too many tokens of the draft are wrong.
+the next frame. With the toto-nano of version 0.1 this was not faster, because too many tokens of
+the draft were wrong.
 """
 
 from collections.abc import Iterator
