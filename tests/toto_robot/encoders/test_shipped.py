@@ -32,7 +32,7 @@ def test_its_tokens_hold_the_picture_within_the_stated_error(name):
     ids = encoder.tokenize(frames)
     decoded = encoder.tokenizer.decode(ids)
     mse = ((decoded.float() - frames.float()) / 255).square().mean()
-    assert -10 * mse.log10() > 20  # dB; 25 on held-out frames (model card)
+    assert -10 * mse.log10() > 25  # dB; 34.9 on these images, 26 on held-out frames (model card)
     # what has been through the tokens once changes little when it goes through them again
     again = encoder.tokenizer.decode(encoder.tokenize(decoded))
     assert ((again.float() - decoded.float()) / 255).square().mean() < mse
