@@ -106,6 +106,8 @@ class TrainConfig:
                 "method=ppo needs an environment with rewards, such as env=franka_cabinet, and "
                 "data=null"
             )
+        if self.method == "ppo" and (self.expert or self.teacher):
+            raise ValueError("method=ppo learns from rewards: it needs expert=null teacher=null")
         if isinstance(self.encoder, StateVision) and not isinstance(self.env, EnvConfig):
             raise ValueError(
                 "encoder=state needs an environment with a privileged state, such as "

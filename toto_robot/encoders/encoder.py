@@ -35,6 +35,7 @@ from .pca import PrincipalComponents, all_features, build_pools, identity_of_poo
 from .pooling import (
     join_layers,
     layer_numbers,
+    layer_setting,
     needs_components,
     normalise,
 )
@@ -128,7 +129,7 @@ class Encoder(nn.Module):
             raise ValueError("repeat_frame needs a model trained on at least 2 frames, got 1")
         self.num_layers = transformer.config.layers
         self.layers = layer_numbers(layer, transformer.layer_index)
-        self.layer = self.layers if len(self.layers) > 1 else self.layers[0]
+        self.layer = layer_setting(self.layers)
         self.pool, self.pca = pool, pca
         self.repeat_frame = repeat_frame
         self.frame_interval_s = frame_interval_s

@@ -27,7 +27,7 @@ from .contract import (
 )
 from .forks import survive_forks
 from .pca import PCA_PREFIX, PrincipalComponents, all_features, build_pools, identity_of_pool
-from .pooling import layer_numbers, needs_components
+from .pooling import layer_numbers, layer_setting, needs_components
 
 __all__ = ["FrozenConfig", "FrozenEncoder", "open_frozen", "save_frozen"]
 
@@ -108,7 +108,7 @@ class FrozenEncoder(nn.Module):
         config = transformer.config
         self.num_layers: int = config.layers
         self.layers = layer_numbers(layer, transformer.layer_index)
-        self.layer = self.layers if len(self.layers) > 1 else self.layers[0]
+        self.layer = layer_setting(self.layers)
         self.pool, self.pca = pool, pca
         self.image_size: int = config.image_size
         self.tokens_per_frame = tokens_per_frame

@@ -21,7 +21,7 @@ from .hub import download_checkpoint, is_hub_name
 from .int8 import to_int8
 from .patches import PatchEncoder, PatchEncoderConfig
 from .pca import PrincipalComponents
-from .pooling import Pool, is_attention, layer_numbers
+from .pooling import Pool, is_attention, layer_numbers, layer_setting
 from .vit import VitEncoder, VitEncoderConfig
 from .vit_files import FORMATS, load_vit
 
@@ -75,11 +75,10 @@ def save_encoder(
     """
     if pooling is not None and not is_attention(pool):
         raise ValueError(f"an attention pool's weights belong to pool 'attention', not to {pool!r}")
-    layers = layer_numbers(layer, transformer.layer_index)
     config = EncoderConfig(
         tokenizer=tokenizer.config,
         transformer=transformer.config,
-        layer=layers if len(layers) > 1 else layers[0],
+        layer=layer_setting(layer_numbers(layer, transformer.layer_index)),
         pool=pool,
         frame_interval_s=frame_interval_s,
     )

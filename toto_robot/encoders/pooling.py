@@ -24,6 +24,7 @@ __all__ = [
     "is_pool",
     "join_layers",
     "layer_numbers",
+    "layer_setting",
     "needs_components",
 ]
 
@@ -171,6 +172,11 @@ def layer_numbers(layer: int | Sequence[int], index: Callable[[int], int]) -> tu
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"layer must be a number or a list of different numbers, got {layer!r}")
     return numbers
+
+
+def layer_setting(numbers: tuple[int, ...]) -> int | tuple[int, ...]:
+    """Return the setting `layer` of these layers: a number if there is only one."""
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def build_pool(

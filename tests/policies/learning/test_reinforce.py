@@ -158,6 +158,7 @@ def test_its_settings_are_needed(tmp_path):
     [
         (["method=dagger"], "must be set together"),
         (["env=gymnasium", "~env.options", "env.id=CartPole-v1"], "an environment with rewards"),
+        (["expert=module:function"], "it needs expert=null teacher=null"),
         (["encoder=stream"], "needs an encoder of single frames"),
         (["student.chunk=2"], "needs student.chunk=1"),
         (["student.dropout=0.1", "demonstrations=0"], "needs student.dropout=0"),
