@@ -214,15 +214,17 @@ def build_pools(
     return pools[0] if len(pools) == 1 else JoinedPool(pools)
 
 
-def identity_of_pool(pool: str, pooling: torch.nn.Module, pca: PrincipalComponents | None) -> str:
+def identity_of_pool(
+    pool: str, pooling: torch.nn.Module | None, pca: PrincipalComponents | None
+) -> str:
     """Return what identifies the numbers of a pool in a fingerprint; a pool without any has ``""``.
 
     Args:
         pool: name of the pool.
-        pooling: the pool.
+        pooling: the pool; None: the embedding is the class token, without a pool.
         pca: principal components of the features; None: the encoder has none.
     """
-    found = weights_hash(pooling) if is_attention(pool) else ""
+    found = weights_hash(pooling) if pooling is not None and is_attention(pool) else ""
     return found + (pca.identity if pca is not None and needs_components(pool) else "")
 
 
