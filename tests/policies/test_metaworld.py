@@ -192,7 +192,7 @@ def test_an_episode_depends_only_on_its_seed_and_appearance(tmp_path):
         ("encoder=none scene.cameras=[top]", "unknown cameras ['top']; known: corner3, gripperPOV"),
         ("encoder=pixels scene.cameras=[]", "scene.cameras is empty; only encoder=none"),
         ("encoder=nano encoder.layer=[1,1]", "layer must be a number or a list of different"),
-        ("encoder=nano encoder.pool=pca8", "needs principal components, and this encoder has none"),
+        ("encoder=nano encoder.pool=pca65", "this encoder has 64 principal components, not 65"),
         ("encoder=none tasks=[]", "tasks must not be empty"),
         ("encoder=none probes.folds=7", "7 folds need at least as many demonstrations, got 6"),
         ("encoder=none metaworld_python=/nowhere/bin/python", "add install=true, or"),
