@@ -8,7 +8,7 @@ target is the arm action of the expert. It is predicted from embedding and propr
 episodes come from the expert with noise, on seeds that are used for nothing else. Each cell of the
 table is the share of explained variance (R2) on held-out episodes. The ridge penalty is chosen on
 other episodes. The rows ``untrained`` have the same architecture with random weights, including the
-tokenizer.
+tokenizer. The last row has the pixels of the frames at 16 x 16 pixels, without an encoder.
 """
 
 import sys
@@ -25,6 +25,7 @@ from toto_robot import Encoder, load_encoder
 from toto_robot.encoders.patches import PatchEncoder
 from toto_robot.encoders.pooling import build_pool
 from toto_robot.encoders.vit import VitEncoder
+from toto_robot.probing.layer_features import small_pixels
 
 ENV = "toto/FrankaPick-v0"
 NAME = "toto-nano"
@@ -53,6 +54,11 @@ def main() -> None:
                 scores = [_score(x, target, part) for x in inputs]
                 cells = "".join(f"{score:>8.3f}" for score in scores)
                 tables[name].append(f"{label:<10}{layer:>6}{cells}")
+    pixels = torch.from_numpy(small_pixels(frames.numpy())).float()
+    pixels = pixels.reshape(len(pixels) // len(CAMERAS), -1)
+    for name, target in targets.items():
+        inputs = torch.cat([pixels, proprio], dim=1) if name == "arm action" else pixels
+        tables[name].append(f"{'pixels 16 x 16':<16}{_score(inputs, target, part):>8.3f}")
     for name, rows in tables.items():
         print(f"\nR2 of the {name}, {int((part == 3).sum())} frames of {EPISODES // 4} episodes")
         print(f"{'':<10}{'layer':>6}" + "".join(f"{pool:>8}" for pool in pools))
