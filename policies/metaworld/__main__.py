@@ -160,7 +160,7 @@ def benchmark(config: MetaworldConfig, out: Path) -> None:
                 "appearance": cell.appearance, "seconds": round(time.monotonic() - began, 1),
             }  # fmt: skip
             write_json(cell.path(out), facts | result)
-    print(write_report(out, {"settings": to_dict(shared)}))
+    print(write_report(out, {"settings": to_dict(shared)}, rows[0].key))
     print(f"results: {out / 'results.md'}, results.json, results.csv, results.png")
 
 

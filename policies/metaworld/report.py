@@ -22,14 +22,20 @@ from .probes import TARGETS
 __all__ = ["write_report"]
 
 Array = NDArray[np.float64]
-BASELINE = "pixels"
+PIXELS = "16 x 16 pixels"  # the row against which the tables compare all others
 EXPERT = "expert"
 SEED = 0  # of the draws of tasks
 INTERVAL = (2.5, 97.5)
 
 
-def write_report(out: Path, notes: Mapping[str, Any]) -> str:
-    """Write the report of all cells in `out`, and return its tables as Markdown."""
+def write_report(out: Path, notes: Mapping[str, Any], ours: str) -> str:
+    """Write the report of all cells in `out`, and return its tables as Markdown.
+
+    Args:
+        out: the folder of the results.
+        notes: what `results.json` also contains.
+        ours: key of the row that is compared with each other row.
+    """
     cells = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/*.json"))]
     names = {cell["key"]: cell["row"] for cell in cells}
     probes = [
@@ -42,7 +48,9 @@ def write_report(out: Path, notes: Mapping[str, Any]) -> str:
         _probe_table([row for row in probes if row["appearance"] == appearance], appearance)
         for appearance in dict.fromkeys(row["appearance"] for row in probes)
     ]
-    text = "\n\n".join(part for part in (*tables, _cloning_table(cloned)) if part)
+    against = [_difference_table(probes, appearance, ours) for appearance in ("same", "changed")]
+    parts = (*tables, *against, _cloning_table(cloned), _sign_table(cloned, ours))
+    text = "\n\n".join(part for part in parts if part)
     write_json(out / "results.json", {**notes, "probes": probes, "cloning": cloned})
     if rows := _flat(probes, cloned):
         write_csv(out / "results.csv", rows)
@@ -79,10 +87,17 @@ def _probe_rows(
                 "score": float(np.mean(values)), **_ends(draws[key]),
                 "each": dict(zip(having, values, strict=True)),
             }  # fmt: skip
-            if BASELINE in draws and key != BASELINE:
-                base = np.mean([by[BASELINE, task][target]["score"] for task in having])
-                ends = _ends(draws[key] - draws[BASELINE])
-                one["minus_pixels"] = {"score": float(one["score"] - base), **ends}
+            one["minus"] = {
+                names[other]: {
+                    "score": float(np.mean(differences)), **_ends(draws[key] - draws[other]),
+                    "higher": int((differences > 0).sum()),
+                }
+                for other in keys
+                for differences in [
+                    np.subtract(values, [by[other, task][target]["score"] for task in having])
+                ]
+                if other != key
+            }  # fmt: skip
             rows.append(one)
     return rows
 
@@ -128,13 +143,19 @@ def _cloning_rows(
                 "successes": sum(won), "episodes": len(won), "rate": sum(won) / len(won),
                 "low": low, "high": high, "each": _each(mine, shared),
             }  # fmt: skip
-            if key not in (BASELINE, EXPERT) and BASELINE in keys:
-                base = [
-                    episode["success"]
-                    for task, seed in shared
-                    for episode in runs[BASELINE, task, seed]
-                ]
-                one["against_pixels"] = _paired(won, base)
+            if key != EXPERT:
+                one["against"] = {
+                    names[other]: _paired(
+                        won,
+                        [
+                            episode["success"]
+                            for task, seed in shared
+                            for episode in runs[other, task, seed]
+                        ],
+                    )
+                    for other in keys
+                    if other not in (key, EXPERT)
+                }
             rows.append(one)
     return rows
 
@@ -161,7 +182,7 @@ def _paired(won: Sequence[bool], base: Sequence[bool]) -> dict[str, float | int]
         "rate": float(differences.mean()),
         **_ends(drawn / len(won)),
         "only_here": only_here,
-        "only_pixels": only_there,
+        "only_there": only_there,
         "p": sign_test(only_here, only_there),
     }
 
@@ -186,7 +207,7 @@ def _probe_table(rows: Sequence[Mapping[str, Any]], appearance: str) -> str:
         for target in targets:
             one = by[name, target]
             text = f"{one['score']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
-            if gain := one.get("minus_pixels"):
+            if gain := one["minus"].get(PIXELS):
                 text += f"<br>{gain['score']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
             entries.append(text)
         lines.append(f"| {name} | " + " | ".join(entries) + " |")
@@ -195,6 +216,52 @@ def _probe_table(rows: Sequence[Mapping[str, Any]], appearance: str) -> str:
         for target in targets
     )
     return "\n".join([*lines, "", f"Number of tasks: {counts}."])
+
+
+def _difference_table(rows: Sequence[Mapping[str, Any]], appearance: str, ours: str) -> str:
+    mine = [row for row in rows if (row["appearance"], row["key"]) == (appearance, ours)]
+    if not mine or not mine[0]["minus"]:
+        return ""
+    lines = [
+        f"R2 of {mine[0]['row']} minus that of each other row, appearance `{appearance}` (95 %, "
+        "same bootstrap; the number of tasks in which it is higher).",
+        "",
+        "| minus | " + " | ".join(row["target"] for row in mine) + " |",
+        "|---" * (len(mine) + 1) + "|",
+    ]
+    for other in mine[0]["minus"]:
+        entries = []
+        for row in mine:
+            one = row["minus"][other]
+            ends = f"{one['low']:+.3f} to {one['high']:+.3f}"
+            entries.append(f"{one['score']:+.3f} ({ends}), {one['higher']} of {row['tasks']}")
+        lines.append(f"| {other} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def _sign_table(rows: Sequence[Mapping[str, Any]], ours: str) -> str:
+    mine = [row for row in rows if row["key"] == ours and row["against"]]
+    if not mine:
+        return ""
+    lines = [
+        f"Success rate of {mine[0]['row']} minus that of each other row, on the same episodes "
+        "(bootstrap over episodes; p-value of the sign test).",
+        "",
+        "| minus | " + " | ".join(f"appearance `{row['appearance']}`" for row in mine) + " |",
+        "|---" * (len(mine) + 1) + "|",
+    ]
+    others = dict.fromkeys(other for row in mine for other in row["against"])
+    for other in others:
+        pairs = [row["against"].get(other) for row in mine]
+        lines.append(
+            f"| {other} | " + " | ".join(_in_words(one) if one else "-" for one in pairs) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _in_words(pair: Mapping[str, float]) -> str:
+    ends = f"{pair['low']:+.0%} to {pair['high']:+.0%}"
+    return f"{pair['rate']:+.1%} ({ends}), p {pair['p']:.2g}"
 
 
 def _cloning_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -216,11 +283,8 @@ def _cloning_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{one['successes']}/{one['episodes']} = {one['rate']:.1%} "
                 f"({one['low']:.0%} to {one['high']:.0%})"
             )
-            pair = one.get("against_pixels")
-            against = "-"
-            if pair:
-                ends = f"{pair['low']:+.0%} to {pair['high']:+.0%}"
-                against = f"{pair['rate']:+.1%} ({ends}), p {pair['p']:.2g}"
+            pair = one.get("against", {}).get(PIXELS)
+            against = _in_words(pair) if pair else "-"
             each = ["/".join(map(str, one["each"].get(task, ("-",)))) for task in tasks]
             lines.append(f"| {name} | {rate} | {against} | {' | '.join(each)} |")
         seeds = here[-1]["training_seeds"]

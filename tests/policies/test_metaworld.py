@@ -59,12 +59,19 @@ def test_one_command_measures_an_encoder_beside_its_controls(tmp_path):
     assert score["16 x 16 pixels", "object at rest"] > 0.5 > score["no vision", "object at rest"]
     assert score["no vision", "hand"] > 0.99  # its input is the answer
     gain = next(row for row in found["probes"] if row["row"].startswith("toto-nano"))
-    assert gain["minus_pixels"]["low"] <= gain["minus_pixels"]["score"]
+    assert set(gain["minus"]) == rows - {gain["row"]}
+    pixels = gain["minus"]["16 x 16 pixels"]
+    assert pixels["low"] <= pixels["score"] <= pixels["high"]
+    assert pixels["score"] == pytest.approx(gain["score"] - score["16 x 16 pixels", "object"])
+    assert pixels["higher"] == (pixels["score"] > 0)  # there is one task
     cloned = {row["row"]: row for row in found["cloning"]}
     assert cloned.keys() == rows | {"scripted expert"}
     assert cloned["scripted expert"]["successes"] == cloned["no vision"]["episodes"] == 4
-    assert cloned["no vision"]["against_pixels"]["p"] <= 1
-    assert "| toto-nano layer 1 grid2 |" in (tmp_path / "out" / "results.md").read_text()
+    assert cloned["no vision"]["against"]["16 x 16 pixels"]["p"] <= 1
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "| toto-nano layer 1 grid2 |" in page
+    assert "R2 of toto-nano layer 1 grid2 minus that of each other row" in page
+    assert "Success rate of toto-nano layer 1 grid2 minus that of each other row" in page
     with (tmp_path / "out" / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {"R2 inverse", "success, same"} < {line["measure"] for line in lines}
