@@ -103,8 +103,7 @@ def require_same(there: Any, config: object, out: Path) -> tuple[str, ...]:
 
 def _write_weights(out: Path, asked: Any) -> None:
     """Save the hash of the weights of each encoder of this package that a config names."""
-    found = {name: _hash_of_shipped(name) for name in sorted(_texts(asked))}
-    if used := {name: digest for name, digest in found.items() if digest is not None}:
+    if used := _shipped_in(asked):
         write_json(out / RECORD, used)
     else:
         (out / RECORD).unlink(missing_ok=True)
@@ -113,18 +112,29 @@ def _write_weights(out: Path, asked: Any) -> None:
 def require_same_weights(out: Path) -> None:
     """Check that the encoders of this package have the weights that they had in the run in `out`.
 
+    A run of version 0.1 has no record of its weights. They are not those of this version.
+
     Raises:
         ValueError: the weights of an encoder have changed; the message names it.
     """
-    if not (out / RECORD).is_file():
-        return
-    for name, before in read_record(out / RECORD, out).items():
+    path = out / "config.json"
+    if (out / RECORD).is_file():
+        record = read_record(out / RECORD, out)
+    else:
+        record = dict.fromkeys(_shipped_in(read_record(path, out)) if path.is_file() else (), "")
+    for name, before in record.items():
         if (now := _hash_of_shipped(name)) != before:
             raise ValueError(
                 f"{out} holds a run with the encoder {name} of another version of toto-robot (its "
-                f"weights: {before[:12]}, of this version: {(now or 'none')[:12]}); choose another "
-                "out=, or delete it"
+                f"weights: {before[:12] or 'of version 0.1'}, of this version: "
+                f"{(now or 'none')[:12]}); choose another out=, or delete it"
             )
+
+
+def _shipped_in(data: Any) -> dict[str, str]:
+    """Return the encoders of this package that a config names, and the sha256 of their weights."""
+    found = {name: _hash_of_shipped(name) for name in sorted(_texts(data))}
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 def _hash_of_shipped(name: str) -> str | None:

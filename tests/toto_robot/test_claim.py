@@ -112,8 +112,9 @@ def test_other_weights_under_the_name_of_a_shipped_encoder_block(tmp_path, monke
     (weights / "toto-nano" / "config.json").write_text('{"sha256": "cccc"}')
     with pytest.raises(ValueError, match=r"toto-nano of another version .*bbbb, .*cccc.*out="):
         claim(out, asked)
-    (out / "weights.json").unlink()  # a run of an earlier version: its weights are not known
-    claim(out, asked)
+    (out / "weights.json").unlink()  # a run of version 0.1
+    with pytest.raises(ValueError, match=r"its weights: of version 0\.1, of this version: cccc"):
+        claim(out, asked)
 
 
 def test_a_long_text_in_a_config_is_no_name_of_an_encoder(tmp_path):
