@@ -46,6 +46,7 @@ class ServerConfig:
 def policy_server(config: ServerConfig, out: Path) -> None:
     """Load a policy, and answer the requests of clients until Ctrl-C."""
     from policies.student import read_metadata
+    from policies.trained_policy import find_checkpoint
 
     acting = config.acting
     policy = PolicyFolder(
@@ -64,7 +65,7 @@ def policy_server(config: ServerConfig, out: Path) -> None:
                 f"a new key was written to {acting.key_file}, mode 0600: copy it to the robot's "
                 "machine"
             )
-        interface = read_metadata(policy.folder).interface
+        interface = read_metadata(find_checkpoint(policy.folder)[0]).interface
         agent = policy.open(interface)
         server = PolicyServer(
             agent,

@@ -1,5 +1,6 @@
 """Agents on an arm: the student sees what it sees in simulation, the expert reads what it reads."""
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -19,10 +20,12 @@ from policies.vision import NoVision
 from real_robot.agents.expert import PrivilegedState, ScriptedAgent
 from real_robot.agents.fitting import fit_interface
 from real_robot.agents.opening import PolicyConfig, find_policy
+from real_robot.agents.serving import PolicyServer
 from real_robot.agents.student import StudentAgent
 from real_robot.cameras.camera import Frame
 from real_robot.episode import Agent, Observation
 from real_robot.limits import PANDA
+from real_robot.policy_server import ServerConfig, policy_server
 from real_robot.robot import Target
 from real_robot.translator import Translator
 from tests.policies.fake_world import ENV, ReachEnv, metadata, save_tiny_encoder, toto
@@ -384,3 +387,24 @@ def test_a_policy_that_hangs_in_an_episode_does_not_answer_into_the_next(
     assert log[:3] == ["begun", "through", "begun"]
     hung.join(10.0)
     np.testing.assert_array_equal(agent.act(seen(new, interface)).actions, expected)
+
+
+def test_the_policy_server_serves_the_policy_of_a_run(
+    tmp_path, encoder_folder, monkeypatch, capsys
+) -> None:
+    save_student(tmp_path / "run" / "policy", encoder_folder)
+    (tmp_path / "run" / "config.json").write_text('{"method": "bc"}')
+    acting = PolicyConfig(
+        device="cpu",
+        num_threads=1,
+        encoder=None,
+        surprise=False,
+        key_file=tmp_path / "key",
+        timeout_s=1.0,
+    )
+    monkeypatch.setattr(PolicyServer, "serve", lambda self: print("serving"))
+    config = ServerConfig(
+        policy=str(tmp_path / "run"), host="127.0.0.1", port=0, idle_timeout_s=1.0, acting=acting
+    )
+    policy_server(config, tmp_path)
+    assert re.search(r"policy=server:127\.0\.0\.1:\d+\nserving", capsys.readouterr().out)
