@@ -6,13 +6,14 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, split
@@ -194,7 +195,9 @@ class _Pretraining:
         torch.manual_seed(self.config.seed)
         model = self.config.model.build()
         if self.config.start_from is not None:
-            model.load_state_dict(_weights_of(self.config.start_from, self.config.model))
+            start = load_toto(self.config.start_from, verify=False)
+            _check_start(self.config.start_from, start, self.config.model, self.tokenizer)
+            model.load_state_dict(start.transformer.state_dict())
         self._add_digits(model)
         return model
 
@@ -312,18 +315,19 @@ def data_digests(config: PretrainConfig) -> dict[str, str]:
     }
 
 
-def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Tensor]:
-    """Return the transformer weights of an encoder, as initial weights of ``model``.
+def _check_start(
+    name_or_path: str, start: Encoder, model: ModelConfig, tokenizer: AnyTokenizer
+) -> None:
+    """Check that the transformer of an encoder fits as initial weights of ``model``.
 
     Raises:
-        ValueError: the sizes of the encoder and of ``model`` differ, so the weights do not fit. The
-            message names the fields.
+        ValueError: the sizes of the encoder and of ``model`` differ (the message names the fields),
+            or the encoder was trained on tokens of another tokenizer.
     """
-    transformer = load_toto(name_or_path, verify=False).transformer
     free = {"tokens_per_frame", "frames", "rope_base"}  # do not change the shape of any weight
     there, here = (
         {name: value for name, value in to_dict(one).items() if name not in free}
-        for one in (transformer.config, model)
+        for one in (start.transformer.config, model)
     )
     wrong = differences(there, here)
     if wrong:
@@ -331,7 +335,11 @@ def _weights_of(name_or_path: str, model: ModelConfig) -> Mapping[str, torch.Ten
             f"start_from {name_or_path} has another model (there != here); only "
             f"{', '.join(sorted(free))} may differ:\n  " + "\n  ".join(wrong)
         )
-    return transformer.state_dict()
+    if weights_hash(start.tokenizer) != weights_hash(tokenizer):
+        raise ValueError(
+            f"start_from {name_or_path} was trained on tokens of another tokenizer than "
+            f"tokenizer_from; set tokenizer_from={name_or_path}"
+        )
 
 
 def _golden_frames(shards: Sequence[TokenData], number: int) -> list[np.ndarray]:

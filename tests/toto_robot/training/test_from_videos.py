@@ -19,7 +19,7 @@ from toto_robot.cli import compose
 from toto_robot.config import from_dict
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.shards import Shard, Source
-from toto_robot.encoders.loading import load_tokenizer
+from toto_robot.encoders.loading import load_tokenizer, save_encoder
 from toto_robot.training.from_videos import FromVideosConfig, from_videos
 from toto_robot.training.pretrain import PretrainConfig, pretrain
 from toto_robot.training.rerun import RerunConfig, rerun
@@ -131,6 +131,12 @@ def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):
         assert torch.equal(encoder.transformer.state_dict()[name], tensor), name
     other = dataclasses.replace(larger, model=dataclasses.replace(larger.model, mlp_hidden=64))
     with pytest.raises(ValueError, match=r"has another model .*\n  mlp_hidden: 48 != 64"):
+        pretrain(other, tmp_path / "other")
+    small.tokenizer.requires_grad_(False)
+    next(small.tokenizer.parameters()).add_(1.0)
+    save_encoder(tmp_path / "start", small.tokenizer, small.transformer, layer=1, pool="mean")
+    other = dataclasses.replace(larger, start_from=str(tmp_path / "start"))
+    with pytest.raises(ValueError, match=r"tokens of another tokenizer .* tokenizer_from=.*start$"):
         pretrain(other, tmp_path / "other")
 
 
