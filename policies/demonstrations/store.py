@@ -176,7 +176,8 @@ def open_store(folder: Path, header: StoreHeader) -> DemoStore:
     if found.tokenizer_hash != header.tokenizer_hash:
         raise ValueError(
             f"{folder} was recorded with another tokenizer (its hash: {_short(found)}, this run's: "
-            f"{_short(header)}); record again, or use the encoder of the store"
+            f"{_short(header)}); record again, or use the encoder of the store (CHANGELOG.md says "
+            "where the weights of earlier versions are)"
         )
     return DemoStore(folder, found)
 

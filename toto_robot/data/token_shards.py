@@ -116,7 +116,9 @@ class TokenShards:
         if found != needed:
             raise ValueError(
                 f"{self.folder} was tokenised with weights {found[0]} at {found[1]} tokens a "
-                f"frame, needed {needed[0]} at {needed[1]}"
+                f"frame, needed {needed[0]} at {needed[1]}; tokenise the frames again, or use the "
+                "tokenizer of these tokens (CHANGELOG.md says where the weights of earlier "
+                "versions are)"
             )
         return self.all_tokens()
 

@@ -17,6 +17,7 @@ the faults that it misses.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 
 import numpy as np
 import torch
@@ -205,9 +206,11 @@ def calibrate_monitor(
 def _require(spec: MonitorSpec, found: Mapping[str, object]) -> None:
     """Raise an error if thresholds are for another encoder, camera or stream."""
     wrong = [
-        f"{name} is {value!r}, the bounds need {getattr(spec, name)!r}"
+        f"{name} is {short(value)}, the bounds need {short(getattr(spec, name))}"
         for name, value in found.items()
         if value != getattr(spec, name)
     ]
     if wrong:
-        raise ValueError(f"the bounds do not apply: {'; '.join(wrong)}")
+        raise ValueError(
+            f"the bounds do not apply: {'; '.join(wrong)}; calibrate the monitor again"
+        )

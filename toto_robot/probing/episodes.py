@@ -281,7 +281,8 @@ def check_tokenizer(folder: Path, encoder: Encoder) -> None:
     if made_by is not None and made_by != ours:
         raise ValueError(
             f"{folder} was recorded with another tokenizer (hash {made_by[:12]}, this encoder's "
-            f"{ours[:12]}), so its tokens cannot be used; sweep the encoder of the recording"
+            f"{ours[:12]}), so its tokens cannot be used; record again, or use the encoder of the "
+            "recording (CHANGELOG.md says where the weights of earlier versions are)"
         )
 
 
