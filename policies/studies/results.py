@@ -13,7 +13,7 @@ from envs.success_rates import wilson_interval
 from toto_robot.analyses.seeds import Estimate, area_under, over_seeds
 
 from .config import CLAIM_SEEDS, Cell, StudyConfig, result_path
-from .statistics import difference, episode_variance, seeds_needed, success_rate
+from .statistics import as_rate, difference, episode_variance, seeds_needed, success_rate
 
 # The name of the evaluation in the environment of the training, beside the suites.
 TRAINING = "as_trained"
@@ -125,7 +125,7 @@ def _comparison(
     area = None
     if suite == TRAINING and limits is not None:
         areas = {seed: _area(one, limits) for seed, one in cells.items()}
-        area = over_seeds(list(areas.values()), _area_variance(list(cells.values())))
+        area = as_rate(over_seeds(list(areas.values()), _area_variance(list(cells.values()))))
         if shared:
             area_against = over_seeds(
                 [areas[seed] - _area(baseline[seed], limits) for seed in shared],

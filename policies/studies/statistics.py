@@ -8,6 +8,7 @@ that the random episodes alone cause.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,12 @@ def episode_variance(outcomes: Sequence[Outcomes]) -> float:
 def success_rate(outcomes: Sequence[Outcomes]) -> Estimate:
     """Estimate a success rate from the outcomes of each training seed; see `over_seeds`."""
     found = over_seeds([float(one.mean()) for one in outcomes], episode_variance(outcomes))
-    return Estimate(
-        mean=found.mean, low=max(0.0, found.low), high=min(1.0, found.high), seeds=found.seeds
-    )
+    return as_rate(found)
+
+
+def as_rate(found: Estimate) -> Estimate:
+    """Return an estimate whose interval is limited to [0, 1], the range of a success rate."""
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def difference(ours: Sequence[Outcomes], others: Sequence[Outcomes]) -> Estimate:

@@ -264,6 +264,23 @@ def test_an_area_needs_steps_that_all_curves_share(steps, shared, tmp_path):
     assert [one["area_mean"] for one in compared] == ([0.5, 0.5] if shared else ["", ""])
 
 
+def test_no_rate_and_no_area_has_an_interval_outside_0_to_1(tmp_path):
+    """With two seeds and four episodes, a t interval is wider than 1."""
+    out, folder = tmp_path / "out", tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    (folder / "hand.yaml").write_text(BY_HAND)
+    for row in "ab":
+        for seed in (0, 1):
+            written(out, row, seed, [20, 60], 2)
+    words = ["--config-dir", str(folder.parent), "study=hand", "seeds=[0,1]", f"out={out}"]
+    done = run("policies.study", words)
+    assert done.code == 0, done.err
+    for one in json.loads((out / "comparisons.json").read_text()):
+        assert [one[f"{name}_{end}"] for name in ("rate", "area") for end in ("low", "high")] == [
+            0, 1, 0, 1
+        ]  # fmt: skip
+
+
 def test_methods_are_rows(tmp_path):
     folder = tmp_path / "configs/study"
     folder.mkdir(parents=True)
