@@ -27,6 +27,7 @@ from toto_robot.cli import command
 from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
+from toto_robot.runs import require_same_weights
 
 from .studies.config import Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
@@ -123,12 +124,16 @@ def _check_results(out: Path, cells: Sequence[Cell]) -> None:
     """Check that existing results belong to the same settings.
 
     Raises:
-        ValueError: a cell has a result of other settings; the message names the cell.
+        ValueError: a cell has a result of other settings, or of other weights of the encoders of
+            this package; the message names the cell.
     """
     there = {(one["column"], one["row"], one["seed"]): one for one in read_results(out, cells)}
     for cell in cells:
         found = there.get((cell.column, cell.row, cell.seed))
-        if found is not None and (
+        if found is None:
+            continue
+        require_same_weights(cell_folder(out, cell) / "train")
+        if (
             found["settings"] != list(cell.settings)
             or not set(cell.suites) <= set(found["suites"])
             or any(found["suites"][name]["episodes"] != cell.suite_episodes for name in cell.suites)

@@ -176,6 +176,11 @@ def _union(args: tuple[Any, ...], value: Any, at: str) -> Any:
     if variants and isinstance(value, Mapping) and not (len(plain) == 1 and "kind" not in value):
         if value.get("kind") not in variants:
             known = sorted(variants)
+            if value.get("kind") is None:
+                raise ValueError(
+                    f"{at}: it is not set which kind this is; set {at}=NAME first, then its values "
+                    f"(kinds: {known})"
+                )
             raise ValueError(f"{_join(at, 'kind')}: {value.get('kind')!r} is not one of {known}")
         return from_dict(variants[value["kind"]], value, at)
     others = [arg for arg in args if arg is not NoneType and arg not in variants.values()]

@@ -111,7 +111,11 @@ def test_plain_data_survives_the_round_trip() -> None:
         ("model.width", 3, "model: unknown ['width']; known: ['depth', 'dim', 'norm']"),
         ("model", 3, "model: expected a mapping, got 3"),
         ("tokenizer.kind", "dvae", "tokenizer.kind: 'dvae' is not one of ['patch', 'vq']"),
-        ("tokenizer", {"codes": 1}, "tokenizer.kind: None is not one of ['patch', 'vq']"),
+        (
+            "tokenizer",
+            {"codes": 1},
+            "set tokenizer=NAME first, then its values (kinds: ['patch', 'vq'])",
+        ),
         ("tokenizer", 3, "tokenizer: expected Patch or Vq, got 3"),
         ("tokenizer.codes", 0, "tokenizer: codes must be positive, got 0"),
         ("names", "hand", "names: expected a list, got 'hand'"),

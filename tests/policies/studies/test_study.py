@@ -154,6 +154,15 @@ def test_another_setting_does_not_touch_a_result(finished, encoder, tmp_path):
     assert "has a result of other settings" in done.err
 
 
+def test_results_of_other_weights_are_not_mixed_with_new_ones(finished, encoder, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    cell = next(out.glob("cells/reach/mean/*/train"))
+    (cell / "weights.json").write_text(json.dumps({"toto-nano": "0" * 64}))
+    done = study(encoder, out)
+    assert done.code != 0
+    assert f"{cell} holds a run with the encoder toto-nano of another version" in done.err
+
+
 def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path, monkeypatch):
     out = shutil.copytree(finished[0], tmp_path / "out")
     shutil.rmtree(out / "cells/reach/toto/seed_1")
