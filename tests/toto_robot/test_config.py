@@ -114,8 +114,8 @@ def test_plain_data_survives_the_round_trip() -> None:
         (
             "tokenizer",
             {"codes": 1},
-            "tokenizer: it is not set which kind this is; set tokenizer=NAME first, then its values "
-            "(kinds: ['patch', 'vq'])",
+            "tokenizer: it is not set which kind this is; set tokenizer=NAME first, then its "
+            "values (kinds: ['patch', 'vq'])",
         ),
         ("tokenizer", 3, "tokenizer: expected Patch or Vq, got 3"),
         ("tokenizer.codes", 0, "tokenizer: codes must be positive, got 0"),
