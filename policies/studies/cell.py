@@ -213,7 +213,7 @@ def _write_result(
 def _about(encoder: FrameEncoder | None) -> dict[str, Any] | None:
     if encoder is None:
         return None
-    parts = (encoder, getattr(encoder, "encoder", None))  # a stream contains the encoder
+    parts = (encoder, getattr(encoder, "_encoder", None))  # a stream contains the encoder
     module = next((part for part in parts if isinstance(part, torch.nn.Module)), None)
     parameters = 0 if module is None else sum(one.numel() for one in module.parameters())
     return {"fingerprint": encoder.fingerprint, "dim": encoder.dim, "parameters": parameters}
