@@ -223,6 +223,8 @@ def test_ctrl_c_ends_with_one_line_and_quickly(folder: Path, body: str, told: st
     with subprocess.Popen(
         [sys.executable, "program.py"],
         cwd=folder,
+        # a job that a shell started in the background ignores Ctrl-C, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
