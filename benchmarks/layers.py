@@ -23,9 +23,9 @@ from tqdm import tqdm
 from envs.experts import EXPERTS
 from toto_robot import Encoder, load_encoder
 from toto_robot.encoders.patches import PatchEncoder
+from toto_robot.encoders.pixels import small_pixels
 from toto_robot.encoders.pooling import build_pool
 from toto_robot.encoders.vit import VitEncoder
-from toto_robot.probing.layer_features import small_pixels
 
 ENV = "toto/FrankaPick-v0"
 NAME = "toto-nano"
@@ -42,6 +42,7 @@ def main() -> None:
     trained = load_encoder(sys.argv[1] if len(sys.argv) > 1 else NAME)
     assert not isinstance(trained, PatchEncoder), "patches have other features"
     part = episode % 4  # 0, 1: fit; 2: choose the penalty; 3: score
+    beside = {"cube from tool": proprio[:, :0], "arm action": proprio}  # other inputs of the probe
     tables: dict[str, list[str]] = {name: [] for name in targets}
     pools = [pool for pool in POOLS if pool != "last" or isinstance(trained, Encoder)]
     for label, encoder in (("trained", trained), ("untrained", trained.untrained(0))):
@@ -49,15 +50,14 @@ def main() -> None:
         embeddings = _embed(encoder, frames, layers, pools)
         for layer, pooled in zip(layers, embeddings, strict=True):
             for name, target in targets.items():
-                extra = proprio if name == "arm action" else proprio[:, :0]
-                inputs = [torch.cat([pooled[pool], extra], dim=1) for pool in pools]
+                inputs = [torch.cat([pooled[pool], beside[name]], dim=1) for pool in pools]
                 scores = [_score(x, target, part) for x in inputs]
                 cells = "".join(f"{score:>8.3f}" for score in scores)
                 tables[name].append(f"{label:<10}{layer:>6}{cells}")
     pixels = torch.from_numpy(small_pixels(frames.numpy())).float()
     pixels = pixels.reshape(len(pixels) // len(CAMERAS), -1)
     for name, target in targets.items():
-        inputs = torch.cat([pixels, proprio], dim=1) if name == "arm action" else pixels
+        inputs = torch.cat([pixels, beside[name]], dim=1)
         tables[name].append(f"{'pixels 16 x 16':<16}{_score(inputs, target, part):>8.3f}")
     for name, rows in tables.items():
         print(f"\nR2 of the {name}, {int((part == 3).sum())} frames of {EPISODES // 4} episodes")

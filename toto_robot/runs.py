@@ -122,8 +122,9 @@ def require_same_weights(out: Path) -> None:
         record = read_record(out / RECORD, out)
     else:
         record = dict.fromkeys(_shipped_in(read_record(path, out)) if path.is_file() else (), "")
+    shipped = _shipped()
     for name, before in record.items():
-        if (now := _hash_of_shipped(name)) != before:
+        if (now := shipped.get(name)) != before:
             raise ValueError(
                 f"{out} holds a run with the encoder {name} of another version of toto-robot (its "
                 f"weights: {before[:12] or 'of version 0.1'}, of this version: "
@@ -133,14 +134,14 @@ def require_same_weights(out: Path) -> None:
 
 def _shipped_in(data: Any) -> dict[str, str]:
     """Return the encoders of this package that a config names, and the sha256 of their weights."""
-    found = {name: _hash_of_shipped(name) for name in sorted(_texts(data))}
-    return {name: digest for name, digest in found.items() if digest is not None}
+    shipped = _shipped()
+    return {name: shipped[name] for name in sorted(_texts(data)) if name in shipped}
 
 
-def _hash_of_shipped(name: str) -> str | None:
-    """Return the sha256 of the weights of an encoder of this package; None: it has none `name`."""
-    shipped = {path.parent.name: path for path in WEIGHTS.glob("*/config.json")}
-    return str(json.loads(shipped[name].read_text())["sha256"]) if name in shipped else None
+def _shipped() -> dict[str, str]:
+    """Return the names of the encoders of this package, and the sha256 of their weights."""
+    configs = WEIGHTS.glob("*/config.json")
+    return {path.parent.name: json.loads(path.read_text())["sha256"] for path in configs}
 
 
 def _texts(data: Any) -> set[str]:

@@ -80,8 +80,8 @@ def _probe_rows(
         if not having:
             continue
         draws = {key: _mean_draws([by[key, task][target] for task in having]) for key in keys}
-        for key in keys:
-            values = [by[key, task][target]["score"] for task in having]
+        scores = {key: [by[key, task][target]["score"] for task in having] for key in keys}
+        for key, values in scores.items():
             one = {
                 "key": key, "row": names[key], "target": target, "tasks": len(having),
                 "score": float(np.mean(values)), **_ends(draws[key]),
@@ -89,15 +89,13 @@ def _probe_rows(
             }  # fmt: skip
             one["minus"] = {
                 names[other]: {
-                    "score": float(np.mean(differences)), **_ends(draws[key] - draws[other]),
-                    "higher": int((differences > 0).sum()),
+                    "score": float(np.mean(np.subtract(values, theirs))),
+                    **_ends(draws[key] - draws[other]),
+                    "higher": int(np.greater(values, theirs).sum()),
                 }
-                for other in keys
-                for differences in [
-                    np.subtract(values, [by[other, task][target]["score"] for task in having])
-                ]
+                for other, theirs in scores.items()
                 if other != key
-            }  # fmt: skip
+            }
             rows.append(one)
     return rows
 

@@ -178,7 +178,7 @@ def test_three_encoders_are_compared_with_the_first(commands, tmp_path) -> None:
 def test_weights_that_changed_are_not_mixed(commands, tmp_path, monkeypatch) -> None:
     words = ["encoders=[nano,pixels]", "training_seeds=1"]
     assert compare(tmp_path / "out", *words).code == 0
-    monkeypatch.setattr("toto_robot.runs._hash_of_shipped", lambda name: "f" * 64)
+    monkeypatch.setattr("toto_robot.runs._shipped", lambda: {"toto-nano": "f" * 64})
     done = compare(tmp_path / "out", *words)
     assert done.code == 1
     assert "encoder toto-nano of another version" in done.err
