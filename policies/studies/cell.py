@@ -23,6 +23,7 @@ import torch
 from toto_robot import FrameEncoder
 from toto_robot.config import from_dict, to_dict
 from toto_robot.device import choose_device
+from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.files import write_json, written_aside
 
 from ..demonstrations.store import StoreHeader, create_store
@@ -213,10 +214,13 @@ def _write_result(
 def _about(encoder: FrameEncoder | None) -> dict[str, Any] | None:
     if encoder is None:
         return None
-    parts = (encoder, getattr(encoder, "_encoder", None))  # a stream contains the encoder
-    module = next((part for part in parts if isinstance(part, torch.nn.Module)), None)
-    parameters = 0 if module is None else sum(one.numel() for one in module.parameters())
-    return {"fingerprint": encoder.fingerprint, "dim": encoder.dim, "parameters": parameters}
+    module = encoder.encoder if isinstance(encoder, StreamedEncoder) else encoder
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else ()
+    return {
+        "fingerprint": encoder.fingerprint,
+        "dim": encoder.dim,
+        "parameters": sum(one.numel() for one in parameters),
+    }
 
 
 def _read(path: Path) -> Any:

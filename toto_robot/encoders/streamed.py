@@ -25,6 +25,7 @@ class StreamedEncoder:
     """A Toto encoder whose embeddings depend on earlier frames of the episode.
 
     Attributes:
+        encoder: the encoder of single frames.
         dim: number e of values in an embedding.
         layer: number of the layer whose features are pooled; 0 is the embedding of the input.
         pool: name of the pool, such as `mean`.
@@ -36,7 +37,7 @@ class StreamedEncoder:
     """
 
     def __init__(self, encoder: Encoder, stream: StreamConfig) -> None:
-        self._encoder, self._stream = encoder, stream
+        self.encoder, self._stream = encoder, stream
         opened = stream.open(encoder, 1)
         # resolved settings; the camera's rate is not one of them: it does not change embeddings
         self.past = f"{opened.mode}, {opened.context} frames, every {opened.frame_skip}"
@@ -49,16 +50,16 @@ class StreamedEncoder:
     @property
     def codes(self) -> CodeFormat:
         """The format of the codes that `compress` returns, which are token ids."""
-        return self._encoder.codes
+        return self.encoder.codes
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Return the embeddings [b e] of frames [b h w 3]; each frame begins an episode."""
-        ids = self._encoder.tokenize(frames)
-        return self._stream.open(self._encoder, len(ids)).step_tokens(ids)
+        ids = self.encoder.tokenize(frames)
+        return self._stream.open(self.encoder, len(ids)).step_tokens(ids)
 
     def compress(self, frames: np.ndarray | Tensor) -> Codes:
         """Return the token ids uint16 [b n] of b frames [b h w 3], n tokens per frame."""
-        return self._encoder.compress(frames)
+        return self.encoder.compress(frames)
 
     def embed(self, codes: Codes) -> NDArray[np.float32]:
         """Return the embeddings [b e] of token ids [b n]; each frame begins an episode."""
@@ -66,7 +67,7 @@ class StreamedEncoder:
 
     def open_streams(self, num_streams: int) -> "StreamedFrames":
         """Return `num_streams` streams, each at the beginning of an episode."""
-        return StreamedFrames(self._stream.open(self._encoder, num_streams))
+        return StreamedFrames(self._stream.open(self.encoder, num_streams))
 
 
 class StreamedFrames:
