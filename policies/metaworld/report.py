@@ -6,6 +6,7 @@ with other encoders. Rows are compared on the tasks that all of them have.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def write_report(out: Path, notes: Mapping[str, Any], ours: str) -> str:
         ours: key of the row that is compared with each other row.
     """
     cells = [json.loads(path.read_text()) for path in sorted(out.glob("cells/*/*.json"))]
-    names = {cell["key"]: cell["row"] for cell in cells}
+    names = _names({cell["key"]: cell["row"] for cell in cells})
     probes = [
         one | {"appearance": appearance}
         for appearance in ("same", "changed")
@@ -57,6 +58,12 @@ def write_report(out: Path, notes: Mapping[str, Any], ours: str) -> str:
         _draw(out / "results.png", probes, cloned)
     write_aside(out / "results.md", text + "\n")
     return text
+
+
+def _names(rows: Mapping[str, str]) -> dict[str, str]:
+    """Return the name of each row by its key; equal names get the end of the key, a fingerprint."""
+    often = Counter(rows.values())
+    return {key: f"{row} ({key[-12:]})" if often[row] > 1 else row for key, row in rows.items()}
 
 
 def _select(cells: Sequence[dict[str, Any]], part: str, appearance: str) -> list[dict[str, Any]]:

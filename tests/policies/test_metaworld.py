@@ -15,6 +15,7 @@ import torch
 
 from policies.metaworld.process import SceneConfig, SuiteProcess
 from tests.command_lines import run
+from tests.policies.fake_world import save_tiny_encoder
 
 TINY = (
     "scene.image_size=32 scene.demonstrations=6 scene.max_steps=12 scene.steps_after_success=1 "
@@ -101,6 +102,19 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have
     changed = {row["row"]: row for row in found["cloning"] if row["appearance"] == "changed"}
     assert changed["toto-nano layers 0+1 mean"]["episodes"] == 8
+
+
+def test_two_encoders_of_one_name_are_two_rows(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / str(seed) / "mine"
+        save_tiny_encoder(folder, seed)
+        words = f"encoder=nano encoder.name_or_path={folder} controls=[] parts=[probes]"
+        assert benchmark(tmp_path, words).code == 0
+    rows = {row["row"]: row for row in results(tmp_path)["probes"] if row["target"] == "hand"}
+    assert len(rows) == 2
+    for name, row in rows.items():
+        assert name == f"mine layer 1 grid4 ({row['key'][-12:]})"
+        assert row["minus"].keys() == rows.keys() - {name}
 
 
 def save_mvp(path, dim=12, layers=2, patch=4, side=16):
