@@ -29,7 +29,8 @@ from .frames import build_cnn
 from .vision import CnnVision, EncoderId, VisionConfig, encoder_id
 
 KIND = "student"
-# Standardised inputs are clipped to +-5: an input that hardly varied in training could become huge.
+# Standardised proprioception is clipped to +-5: an input that hardly varied in training could
+# become huge.
 _CLIP = 5.0
 # Rows per step of computing statistics, which bounds the memory.
 _CHUNK = 1024
@@ -48,6 +49,10 @@ class StudentConfig:
             amplified. The elements have magnitudes of about 1.
         chunk: number of next actions that the network predicts from each observation. An old
             checkpoint without this setting is read as 1.
+        clip: each element of a standardised embedding is clipped to [-clip, clip], in standard
+            deviations of the training data. In scenes that look different from the training data,
+            many elements are outside this range. An old checkpoint without this setting is read
+            as 5.
     """
 
     projection: int
@@ -55,6 +60,7 @@ class StudentConfig:
     dropout: float
     smallest_std: float
     chunk: int = 1
+    clip: float = 5.0
 
     def __post_init__(self) -> None:
         if self.projection < 1 or not self.hidden or min(self.hidden) < 1:
@@ -65,6 +71,8 @@ class StudentConfig:
             raise ValueError(f"smallest_std must be positive, got {self.smallest_std}")
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+        if self.clip <= 0:
+            raise ValueError(f"clip must be positive, got {self.clip}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +162,8 @@ class StudentPolicy(nn.Module):
         proprio = (proprio - self.proprio_mean) / self.proprio_std
         parts = [self.project_proprio(proprio.clamp(-_CLIP, _CLIP))]
         embeddings = (embeddings.float() - self.embedding_mean) / self.embedding_std
-        embeddings = embeddings.clamp(-_CLIP, _CLIP)
+        clip = self.metadata.student.clip
+        embeddings = embeddings.clamp(-clip, clip)
         parts += [
             project(embeddings[:, camera]) for camera, project in enumerate(self.project_cameras)
         ]

@@ -13,8 +13,9 @@ score is R2 on held-out episodes:
 The row without vision predicts from proprioception instead of embeddings. A column of a target that
 hardly varies in a task is left out, and so is a target that has no other column.
 
-With changed appearance, the probes are fitted to the demonstrations as they are, and tested on the
-same episodes in other light, with other colours and a moved camera.
+As in the policies, inputs are standardised and clipped before the regression. With changed
+appearance, the probes are fitted to the demonstrations as they are, and tested on the same episodes
+in other light, with other colours and a moved camera.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ class ProbeConfig:
         folds: number of cross-validation folds over episodes, at least 3.
         width: maximum number of inputs of a probe; longer embeddings are projected to this number
             of principal components.
+        clip: each standardised input is clipped to [-clip, clip], in standard deviations of the
+            demonstrations, as `student.clip` does in policies.
         penalties: penalties of the ridge regression, relative to the mean variance of the inputs;
             one is chosen for each fold on the data of the other folds.
         resamples: number of bootstrap resamples.
@@ -58,6 +61,7 @@ class ProbeConfig:
     stride: int
     folds: int
     width: int
+    clip: float
     penalties: tuple[float, ...]
     resamples: int
     seed: int
@@ -65,6 +69,8 @@ class ProbeConfig:
     def __post_init__(self) -> None:
         if self.folds < 3:
             raise ValueError(f"folds must be at least 3 to choose a penalty, got {self.folds}")
+        if self.clip <= 0:
+            raise ValueError(f"clip must be positive, got {self.clip}")
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"penalties must be positive, got {self.penalties}")
         for name, least in (("stride", 1), ("width", 1), ("resamples", 100)):
@@ -130,7 +136,7 @@ def probe(
         "object at rest": (data.objects, data.at_rest),
     }
     floor = PROPRIO_FLOOR if row.encoder is None else FLOOR
-    all_frames = _reduced(data.inputs, test.inputs, config.width, floor)
+    all_frames = _reduced(data.inputs, test.inputs, config, floor)
     found = {}
     for name, (target, chosen) in asked.items():
         target = target[chosen].astype(np.float64)
@@ -150,11 +156,11 @@ def probe(
         if chosen is not everything:
             both = name == "inverse"
             used, shown = _reduced(
-                _chosen(data, chosen, both), _chosen(test, chosen, both), config.width, floor
+                _chosen(data, chosen, both), _chosen(test, chosen, both), config, floor
             )
         companions = 0
         if row.encoder is not None and name == "action+proprio":
-            joints, _ = _reduced(data.proprio, data.proprio, config.width, PROPRIO_FLOOR)
+            joints, _ = _reduced(data.proprio, data.proprio, config, PROPRIO_FLOOR)
             used, shown = (np.concatenate([one, joints], axis=1) for one in (used, shown))
             companions = joints.shape[1]
         score = evaluation.score(used, companions, shown)
@@ -174,16 +180,19 @@ def _chosen(data: _Frames, chosen: Array, both: bool) -> Array:
     return np.concatenate([data.inputs[rows], data.inputs[rows + 1]], axis=1)
 
 
-def _reduced(inputs: Array, shown: Array, width: int, floor: float) -> tuple[Array, Array]:
-    """Scale inputs to mean 0 and deviation 1, and project them to principal components.
+def _reduced(inputs: Array, shown: Array, config: ProbeConfig, floor: float) -> tuple[Array, Array]:
+    """Scale inputs to mean 0 and deviation 1, clip them, and project them to principal components.
 
     Both results are computed with the statistics and the components of `inputs` [r p].
     """
     values = inputs.astype(np.float64)
     mean, std = values.mean(0), np.maximum(values.std(0), floor)
-    scaled, other = (values - mean) / std, (shown.astype(np.float64) - mean) / std
-    if scaled.shape[1] > width:
-        basis = principal_directions(scaled, width)
+    scaled, other = (
+        np.clip((some - mean) / std, -config.clip, config.clip)
+        for some in (values, shown.astype(np.float64))
+    )
+    if scaled.shape[1] > config.width:
+        basis = principal_directions(scaled, config.width)
         scaled, other = scaled @ basis, other @ basis
     return scaled, other
 

@@ -104,6 +104,20 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert changed["toto-nano layers 0+1 mean"]["episodes"] == 8
 
 
+def test_clipped_inputs_limit_the_error_of_probes_in_changed_scenes(tmp_path):
+    words = "encoder=pixels controls=[] parts=[probes] appearances=[same,changed]"
+    for clip in ("2", "1000"):
+        assert benchmark(tmp_path, f"{words} probes.clip={clip}", name=clip).code == 0
+
+    def scores(clip):
+        found = results(tmp_path, clip)["probes"]
+        return {row["appearance"]: row["score"] for row in found if row["target"] == "hand"}
+
+    clipped, free = scores("2"), scores("1000")
+    assert clipped["changed"] > free["changed"] + 0.5
+    assert clipped["same"] > free["same"] - 0.1
+
+
 def test_two_encoders_of_one_name_are_two_rows(tmp_path):
     for seed in (0, 1):
         folder = tmp_path / str(seed) / "mine"
@@ -215,6 +229,7 @@ def test_an_episode_depends_only_on_its_seed_and_appearance(tmp_path):
         ("encoder=nano encoder.layer=[1,1]", "layer must be a number or a list of different"),
         ("encoder=nano encoder.pool=pca65", "this encoder has 64 principal components, not 65"),
         ("encoder=none tasks=[]", "tasks must not be empty"),
+        ("encoder=none probes.clip=0", "clip must be positive, got 0.0"),
         ("encoder=none probes.folds=7", "7 folds need at least as many demonstrations, got 6"),
         ("encoder=none metaworld_python=/nowhere/bin/python", "add install=true, or"),
     ],

@@ -172,12 +172,32 @@ def test_a_chunk_begins_with_the_next_action(encoder, folder):
         dataclasses.replace(plain.student, chunk=0)
 
 
-def test_a_checkpoint_from_before_there_were_chunks_opens(student, encoder, tmp_path):
+def test_embeddings_beyond_the_clip_count_as_at_the_clip(encoder, folder):
+    plain = metadata(encoder, toto(folder))
+    config = dataclasses.replace(plain.student, clip=2.0)
+    torch.manual_seed(0)
+    student = StudentPolicy(dataclasses.replace(plain, student=config))
+    student.standardise(torch.randn(500, 1, 256), torch.randn(500, 3))
+    mean, std = student.embedding_mean.numpy(), student.embedding_std.numpy()
+    sign = np.sign(observe()["embedding_eye"])
+
+    def act(deviations):
+        return student.act(observe() | {"embedding_eye": mean + deviations * sign * std})
+
+    np.testing.assert_allclose(act(2.0), act(30.0), atol=1e-6)
+    assert np.abs(act(1.9) - act(2.0)).max() > 1e-4
+    with pytest.raises(ValueError, match="clip must be positive"):
+        dataclasses.replace(plain.student, clip=0.0)
+
+
+def test_a_checkpoint_from_before_there_were_chunks_and_clips_opens(student, encoder, tmp_path):
     student.save(tmp_path)
     path = tmp_path / "config.json"
     data = json.loads(path.read_text())
-    del data["config"]["student"]["chunk"], data["config_sha256"]
+    del data["config"]["student"]["chunk"], data["config"]["student"]["clip"]
+    del data["config_sha256"]
     path.write_text(json.dumps(data))
     opened = load_student(tmp_path, encoder, student.metadata.interface)
     assert opened.chunk == 1
+    assert opened.metadata.student.clip == 5.0
     assert np.array_equal(opened.act(observe()), student.act(observe()))
