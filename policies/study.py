@@ -4,7 +4,7 @@
     python -m policies.study study=tiny out=runs/tiny_study      # all steps, in a few minutes
     python -m policies.study study=mine --config-dir FOLDER      # your own FOLDER/study/mine.yaml
     python -m policies.study seeds=[0,1,2] '~columns.kuka_pick'
-    python -m policies.study '+rows.mvp={settings: [encoder=mvp, encoder.name_or_path=FILE]}'
+    python -m policies.study '+rows.mvp={settings: ["encoder=mvp", "encoder.name_or_path=FILE"]}'
 
 Every combination of a row (an encoder), a column (a task) and a training seed is a cell: one run of
 `policies.train` and its evaluations. The cells that have results are not run again, so the same

@@ -19,6 +19,7 @@ from .statistics import band
 
 _TEMPLATES = Path(__file__).parent
 _LOG_RATIO = 20
+_RATE_LABEL = "success rate on held-out seeds, 95 % (one seed: Wilson)"
 _AXES = (
     ("env_steps", "environment steps of the training episodes"),
     ("labelled_episodes", "labelled episodes (demonstrations and DAgger)"),
@@ -227,7 +228,7 @@ def _draw(
 ) -> None:
     """Plot learning curves over steps and over labelled episodes, and the final success rates."""
     with drawing(path, 3, 16.0, 4.2) as (figure, axes):
-        figure.suptitle(column)
+        figure.suptitle(f"{column}; bands: 95 % bootstrap over seeds, too narrow for few seeds")
         for colour, row in enumerate(config.rows):
             here = [one for one in results if one["row"] == row]
             if not here:
@@ -262,7 +263,7 @@ def _draw_rates(plot: Any, finals: Sequence[Comparison], config: StudyConfig) ->
                       color=f"C{order.index(one.row) % 10}")  # fmt: skip
     plot.set_yticks(range(len(finals)), [one.row for one in finals])
     plot.invert_yaxis()
-    plot.set(xlabel="success rate on held-out seeds, 95 %", xlim=(-0.02, 1.02))
+    plot.set(xlabel=_RATE_LABEL, xlim=(-0.02, 1.02))
 
 
 def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -> None:
@@ -281,7 +282,7 @@ def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -
                          color=f"C{order.index(one.row) % 10}")  # fmt: skip
     if plot.get_legend_handles_labels()[0]:
         plot.legend(loc="lower right", fontsize="small")
-    plot.set(xlabel=config.x_label, ylabel="success rate on held-out seeds, 95 %")
+    plot.set(xlabel=config.x_label, ylabel=_RATE_LABEL)
     plot.set_ylim(-0.02, 1.02)
 
 

@@ -69,7 +69,7 @@ class Comparison:
         if found.mean == 0:
             return f"no difference from {baseline} was observed"
         more = (
-            f"about {self.needed} seeds would find a difference of this size"
+            f"roughly {self.needed} seeds would find a difference of this size"
             if self.needed is not None
             else "the number of seeds for a difference of this size cannot be estimated"
         )
@@ -129,7 +129,8 @@ def _comparison(
         if shared:
             area_against = over_seeds(
                 [areas[seed] - _area(baseline[seed], limits) for seed in shared],
-                2 * _area_variance([cells[seed] for seed in shared]),
+                _area_variance([cells[seed] for seed in shared])
+                + _area_variance([baseline[seed] for seed in shared]),
             )
     return Comparison(
         column=column,

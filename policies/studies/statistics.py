@@ -5,6 +5,9 @@ the intervals are t intervals over seeds. A bootstrap over so few seeds gives in
 short: with five seeds they contain the true value in about 83 % of studies instead of 95 %. By
 chance, the rates of a few seeds can also be equal. Therefore the variance is at least the variance
 that the random episodes alone cause.
+
+All rows and training seeds are evaluated in the same held-out scenes. So the intervals are for the
+success rate in these scenes; they do not contain the variation between sets of scenes.
 """
 
 from collections.abc import Sequence
@@ -69,7 +72,8 @@ def seeds_needed(differences: Sequence[float], power: float = POWER) -> int | No
     """Return how many training seeds a paired t test needs to find a difference of this size.
 
     Args:
-        differences: one paired difference per seed, of at least two seeds.
+        differences: one paired difference per seed, of at least two seeds. The result is rough,
+            because it depends on the spread of these few values.
         power: probability that the test finds the difference.
 
     Returns:

@@ -81,25 +81,31 @@ def test_the_band_is_that_of_a_bootstrap_over_seeds():
 def test_the_intervals_contain_the_true_difference_in_95_percent_of_studies(seeds, spread):
     """Simulate studies whose true rates are known.
 
-    An episode has a difficulty that both rows share, and a training seed has an effect of its own
-    on each row. A bootstrap over seeds is simulated beside it, and contains the truth too rarely.
+    The scenes of a study are the same for both rows and for all training seeds. In half of them,
+    the difficulty of the scene decides; in the others, chance does. A training seed has an effect
+    of its own on each row. The true difference is that in the scenes of the study. A bootstrap over
+    seeds is simulated beside it, and contains the truth too rarely.
     """
     rng = np.random.default_rng(0)
     studies, episodes = 1500, 50
+    levels = rng.normal([[0.45], [0.6]], spread, (2, 2000)).clip(0.02, 0.98)  # many training seeds
     hits = bootstrapped = 0
     for _ in range(studies):
         level = rng.normal([[0.45], [0.6]], spread, (2, seeds)).clip(0.02, 0.98)
-        difficulty = rng.random((seeds, episodes))
+        difficulty = rng.random(episodes)
+        decides = rng.random(episodes) < 0.5
         noise = rng.random((2, seeds, episodes))
-        shared = rng.random((seeds, episodes)) < 0.5
-        outcomes = np.where(shared, difficulty, noise) < level[..., None]
+        outcomes = np.where(decides, difficulty, noise) < level[..., None]
         found = difference(list(outcomes[1].astype(float)), list(outcomes[0].astype(float)))
-        hits += found.low <= 0.15 <= found.high
+        solved = (difficulty[:, None] < levels[:, None]).mean(-1)
+        rates = np.where(decides, solved, levels.mean(-1)[:, None]).mean(-1)
+        truth = rates[1] - rates[0]
+        hits += found.low <= truth <= found.high
         per_seed = (outcomes[1].mean(-1) - outcomes[0].mean(-1))[
             rng.integers(0, seeds, (200, seeds))
         ]
         low, high = np.quantile(per_seed.mean(-1), [0.025, 0.975])
-        bootstrapped += low <= 0.15 <= high
+        bootstrapped += low <= truth <= high
     # four standard errors of a proportion below 95 %
     assert hits / studies > 0.95 - 4 * (0.95 * 0.05 / studies) ** 0.5
     assert bootstrapped / studies < 0.9
