@@ -266,8 +266,8 @@ def _sign_table(rows: Sequence[Mapping[str, Any]], ours: str) -> str:
     if not mine:
         return ""
     lines = [
-        f"Success rate of {mine[0]['row']} minus that of each other row, on the same episodes "
-        "(bootstrap over episodes; p-value of the sign test).",
+        f"Success rate of {mine[0]['row']} minus that of each other row, in the same scenes "
+        "(bootstrap over scenes; p-value of the sign test).",
         "",
         "| minus | " + " | ".join(f"appearance `{row['appearance']}`" for row in mine) + " |",
         "|---" * (len(mine) + 1) + "|",
