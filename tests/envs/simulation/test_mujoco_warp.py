@@ -211,7 +211,9 @@ def encoder():
 
 @pytest.mark.parametrize(
     ("groups", "least"),
-    [((), (0.97, 0.7, 0.98)), (LOOKS, (0.88, 0.6, 0.985))],
+    # The shipped tokenizer uses its codes evenly, so small differences change many tokens to
+    # similar ones: the embeddings are closer than with the weights of 0.1, and fewer tokens equal.
+    [((), (0.97, 0.6, 0.997)), (LOOKS, (0.88, 0.45, 0.996))],
     ids=["own", "drawn"],
 )
 @pytest.mark.parametrize("env_id", ["toto/FrankaPick-v0", "toto/FrankaCabinet-v0"])
