@@ -45,7 +45,6 @@ from .ppo import PpoConfig, PpoTrainer
 
 Json = dict[str, Any]
 _STATE_FILE = "train_state.pt"
-_CLIP = 5.0  # of standardised inputs, as in the student
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +154,7 @@ class _StudentFeatures(nn.Module):
     def __init__(self, space: spaces.Box, *, metadata: StudentMetadata) -> None:
         super().__init__()
         self.student = StudentPolicy(metadata).requires_grad_(True)
-        self.statistics = Normaliser(space.shape[0], _CLIP)
+        self.statistics = Normaliser(space.shape[0], metadata.student.clip)
         self.features_dim = metadata.student.hidden[-1]
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -131,6 +131,7 @@ def _cloning_rows(
         shared = [
             place for place in places if all((key, *place) in runs for key in keys if key != EXPERT)
         ]
+        by_scene = {key: _scene_rates(runs, key, shared) for key in keys if key != EXPERT}
         for key in keys:
             # the expert has no training seed
             mine = [
@@ -150,23 +151,10 @@ def _cloning_rows(
                 "low": low, "high": high, "each": _each(mine, shared),
             }  # fmt: skip
             if key != EXPERT:
-                scenes = [
-                    (task, episode["seed"])
-                    for task, seed in shared
-                    for episode in runs[key, task, seed]
-                ]
                 one["against"] = {
-                    names[other]: _paired(
-                        won,
-                        [
-                            episode["success"]
-                            for task, seed in shared
-                            for episode in runs[other, task, seed]
-                        ],
-                        scenes,
-                    )
-                    for other in keys
-                    if other not in (key, EXPERT)
+                    names[other]: _paired(by_scene[key], theirs)
+                    for other, theirs in by_scene.items()
+                    if other != key
                 }
             rows.append(one)
     return rows
@@ -184,18 +172,28 @@ def _each(
     return found
 
 
-def _paired(
-    won: Sequence[bool], base: Sequence[bool], scenes: Sequence[tuple[str, int]]
-) -> dict[str, float | int]:
-    """Compare two rows in the same scenes: difference of the rates, interval, and p-value.
+def _scene_rates(
+    runs: Mapping[tuple[str, str, int], Sequence[Mapping[str, Any]]],
+    key: str,
+    places: Sequence[tuple[str, int]],
+) -> dict[tuple[str, int], float]:
+    """Return the success rate of a row in each scene, over the training seeds.
 
     A scene is a task and the seed of an episode. All training seeds are evaluated in the same
-    scenes, so the mean difference in a scene over the training seeds is one value.
+    scenes, so a scene counts once.
     """
-    by_scene: dict[tuple[str, int], list[float]] = {}
-    for scene, one, other in zip(scenes, won, base, strict=True):
-        by_scene.setdefault(scene, []).append(float(one) - float(other))
-    differences = np.array([np.mean(values) for values in by_scene.values()])
+    found: dict[tuple[str, int], list[bool]] = {}
+    for task, seed in places:
+        for episode in runs[key, task, seed]:
+            found.setdefault((task, episode["seed"]), []).append(episode["success"])
+    return {scene: float(np.mean(successes)) for scene, successes in found.items()}
+
+
+def _paired(
+    ours: Mapping[tuple[str, int], float], theirs: Mapping[tuple[str, int], float]
+) -> dict[str, float | int]:
+    """Compare two rows in the same scenes: difference of the rates, interval, and p-value."""
+    differences = np.array([rate - theirs[scene] for scene, rate in ours.items()])
     number = len(differences)
     rng = np.random.default_rng(SEED)
     drawn = rng.multinomial(number, np.full(number, 1 / number), 2000) @ differences
