@@ -95,14 +95,15 @@ class StudentTrainer(PpoTrainer):
 
         Raises:
             ValueError: the embeddings depend on earlier frames, the student predicts chunks or has
-                dropout, or the environment has a backend.
+                dropout or noise, or the environment has a backend.
         """
         if encoder is not None and encoder.past != NO_PAST:
             raise ValueError(f"method=ppo needs an encoder of single frames, got {encoder.past}")
         if metadata.student.chunk != 1:
             raise ValueError(f"method=ppo needs student.chunk=1, got {metadata.student.chunk}")
-        if metadata.student.dropout:  # PPO compares the actor with the one that acted, without it
-            raise ValueError(f"method=ppo needs student.dropout=0, got {metadata.student.dropout}")
+        for name in ("dropout", "noise"):  # PPO compares the actor with the one that acted, without
+            if value := getattr(metadata.student, name):
+                raise ValueError(f"method=ppo needs student.{name}=0, got {value}")
         self._metadata, self._encoder = metadata, encoder
         super().__init__(*args, **settings)
 

@@ -190,14 +190,37 @@ def test_embeddings_beyond_the_clip_count_as_at_the_clip(encoder, folder):
         dataclasses.replace(plain.student, clip=0.0)
 
 
-def test_a_checkpoint_from_before_there_were_chunks_and_clips_opens(student, encoder, tmp_path):
+def test_noise_is_added_in_training_alone_and_to_images_alone(encoder, folder):
+    plain = metadata(encoder, toto(folder))
+    config = dataclasses.replace(plain.student, noise=0.5, clip=2.0)
+    torch.manual_seed(0)
+    student = StudentPolicy(dataclasses.replace(plain, student=config))
+    seen: list[torch.Tensor] = []
+    student.project_cameras[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    embeddings, proprio = torch.full((400, 1, 256), 9.0), torch.zeros(400, 3)
+    student(embeddings, proprio)
+    assert (seen[0] == 2.0).all()
+    student.train()
+    student(embeddings, proprio)
+    assert float(seen[1].mean()) == pytest.approx(2.0, abs=0.01)
+    assert float(seen[1].std()) == pytest.approx(0.5, abs=0.01)
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="noise must be finite and not negative"):
+            dataclasses.replace(plain.student, noise=wrong)
+
+
+def test_a_checkpoint_from_before_there_were_chunks_clips_and_noise_opens(
+    student, encoder, tmp_path
+):
     student.save(tmp_path)
     path = tmp_path / "config.json"
     data = json.loads(path.read_text())
-    del data["config"]["student"]["chunk"], data["config"]["student"]["clip"]
+    for name in ("chunk", "clip", "noise"):
+        del data["config"]["student"][name]
     del data["config_sha256"]
     path.write_text(json.dumps(data))
     opened = load_student(tmp_path, encoder, student.metadata.interface)
     assert opened.chunk == 1
     assert opened.metadata.student.clip == 5.0
+    assert opened.metadata.student.noise == 0.0
     assert np.array_equal(opened.act(observe()), student.act(observe()))

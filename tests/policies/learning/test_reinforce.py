@@ -162,6 +162,7 @@ def test_its_settings_are_needed(tmp_path):
         (["encoder=stream"], "needs an encoder of single frames"),
         (["student.chunk=2"], "needs student.chunk=1"),
         (["student.dropout=0.1", "demonstrations=0"], "needs student.dropout=0"),
+        (["student.noise=0.1", "demonstrations=0"], "needs student.noise=0"),
         (["env.backend=mujoco"], "needs env.backend=null"),
     ],
 )
