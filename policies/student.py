@@ -56,7 +56,7 @@ class StudentConfig:
             as 5.
         noise: standard deviation of the Gaussian noise that is added to the clipped embeddings
             during training, in standard deviations of the training data. The student then relies
-            less on single elements, so it also acts better in scenes that look different. An old
+            less on single elements, which can help in scenes that look different. An old
             checkpoint without this setting is read as 0.
     """
 

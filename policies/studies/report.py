@@ -241,7 +241,7 @@ def _draw(
                 plot.plot(grid, curves.mean(axis=0), color=f"C{colour % 10}",
                           marker="o" if len(grid) < 3 else None,
                           linestyle="-" if colour < 10 else "--",
-                          label=f"{row} ({len(here)} seeds)")  # fmt: skip
+                          label=f"{row} ({len(here)} seed{'s' * (len(here) > 1)})")  # fmt: skip
                 plot.fill_between(grid, low, high, color=f"C{colour % 10}", alpha=0.15, linewidth=0)
                 plot.set(xlabel=label, ylabel="success rate, validation", ylim=(-0.02, 1.02))
         steps = [point["env_steps"] for one in results for point in one["curve"]]
