@@ -66,11 +66,10 @@ class LayerScores:
         classes of the top-1 accuracy within a class.
         """
         rows: list[dict[str, Any]] = [{"layer": layer} for layer in self.layers]
-        once = np.ones((1, len(np.unique(_units(self.groups)))))
         for name, means, replicates in (
             ("top1", self.correct.mean(1), _replicates(self.correct, self.groups)),
             ("top5", self.correct_5.mean(1), _replicates(self.correct_5, self.groups)),
-            ("balanced", self._balanced(once)[0], self._balanced(self._drawn())),
+            ("balanced", self._balanced(self._once())[0], self._balanced(self._drawn())),
         ):
             low, high = interval(replicates)
             for i, row in enumerate(rows):
@@ -80,6 +79,10 @@ class LayerScores:
                     f"{name}_high": float(high[i]),
                 }
         return rows
+
+    def _once(self) -> NDArray[np.int64]:
+        """Return the draws [1 g] that have each group once."""
+        return np.ones((1, len(np.unique(_units(self.groups)))), np.int64)
 
     def _drawn(self) -> NDArray[np.int64]:
         """Return how often each resample has each group [r g]: the draws of `grouped_means`."""
@@ -137,11 +140,16 @@ def difference(
 
 
 def compare(one: Path, two: Path) -> dict[str, float]:
-    """Return the paired difference of the accuracy of two runs, each at its best layer.
+    """Return the paired differences of two runs, each at its layer with the best top-1 accuracy.
 
     Args:
         one: folder of a run, with `correct.npz`.
         two: folder of a run on the same test examples.
+
+    Returns:
+        `difference`, `low` and `high`: top-1 accuracy of the first run minus that of the second,
+        and its 95 % interval. `balanced`, `balanced_low` and `balanced_high`: the same for the
+        balanced accuracy.
 
     Raises:
         ValueError: a folder has no results, or the runs have different test examples.
@@ -150,8 +158,18 @@ def compare(one: Path, two: Path) -> dict[str, float]:
     for name in ("labels", "groups"):
         if not np.array_equal(getattr(first, name), getattr(second, name)):
             raise ValueError(f"{one} and {two} have other test examples: {name} differ")
-    best, other = (scores.correct[scores.correct.mean(1).argmax()] for scores in (first, second))
-    return difference(best, other, first.groups)
+    best = [int(scores.correct.mean(1).argmax()) for scores in (first, second)]
+    found = difference(first.correct[best[0]], second.correct[best[1]], first.groups)
+    once, drawn = (
+        first._balanced(draws)[:, best[0]] - second._balanced(draws)[:, best[1]]
+        for draws in (first._once(), first._drawn())
+    )
+    low, high = interval(drawn[:, None])
+    return found | {
+        "balanced": float(once[0]),
+        "balanced_low": float(low[0]),
+        "balanced_high": float(high[0]),
+    }
 
 
 def best_layer(scores: LayerScores) -> tuple[int, NDArray[np.float64]]:

@@ -157,8 +157,12 @@ def test_two_runs_are_compared_at_their_best_layers(tmp_path):
         scores[name] = score_layers(logits, labels, groups, (0, 1))
         write_scores(tmp_path / name, scores[name], {}, "title")
     found = compare(tmp_path / "good", tmp_path / "bad")
-    assert found == difference(scores["good"].correct[1], scores["bad"].correct[1], groups)
+    plain = difference(scores["good"].correct[1], scores["bad"].correct[1], groups)
+    assert {name: found[name] for name in plain} == plain
     assert 0.2 < found["low"] < found["difference"] < found["high"]
+    rows = [scores[name].rows()[1]["balanced"] for name in ("good", "bad")]
+    assert found["balanced"] == pytest.approx(rows[0] - rows[1])
+    assert found["balanced_low"] < found["balanced"] < found["balanced_high"]
     other = score_layers(rng.standard_normal((1, 300, 3)), labels[::-1], groups, (0,))
     write_scores(tmp_path / "other", other, {}, "title")
     with pytest.raises(ValueError, match="other test examples: labels differ"):
