@@ -63,8 +63,7 @@ class DatasetWriter:
             columns: additional columns, besides state, action and images.
             codec: video codec. The default is lossless RGB, so toto-nano computes the same tokens
                 from the videos as from the images; a rendered image of 128 x 128 pixels takes
-                3.2 KB. With `small(0)` such an image takes 1.6 KB, and 31 % of the tokens change
-                (toto-nano of version 0.1).
+                3.2 KB. With `small(0)` such an image takes 1.6 KB, and 27 % of the tokens change.
 
         Raises:
             ValueError: another process writes to the folder, the data set in it has another
