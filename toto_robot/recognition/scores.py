@@ -69,7 +69,7 @@ class LayerScores:
         for name, means, replicates in (
             ("top1", self.correct.mean(1), _replicates(self.correct, self.groups)),
             ("top5", self.correct_5.mean(1), _replicates(self.correct_5, self.groups)),
-            ("balanced", self._balanced(self._once())[0], self._balanced(self._drawn())),
+            ("balanced", *self._balanced()),
         ):
             low, high = interval(replicates)
             for i, row in enumerate(rows):
@@ -80,27 +80,24 @@ class LayerScores:
                 }
         return rows
 
-    def _once(self) -> NDArray[np.int64]:
-        """Return the draws [1 g] that have each group once."""
-        return np.ones((1, len(np.unique(_units(self.groups)))), np.int64)
+    def _balanced(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the balanced accuracy of the layers [l], and its bootstrap replicates [r l].
 
-    def _drawn(self) -> NDArray[np.int64]:
-        """Return how often each resample has each group [r g]: the draws of `grouped_means`."""
-        number = len(np.unique(_units(self.groups)))
-        shares = np.full(number, 1 / number)
-        return np.random.default_rng(0).multinomial(number, shares, RESAMPLES)
-
-    def _balanced(self, drawn: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the balanced accuracy [r l] of resamples, over the classes that they contain."""
-        index = np.unique(_units(self.groups), return_inverse=True)[1]
+        The resamples are those of `grouped_means`. In each, the classes that it contains count.
+        """
+        names, index = np.unique(_units(self.groups), return_inverse=True)
+        shares = np.full(len(names), 1 / len(names))
+        resampled = np.random.default_rng(0).multinomial(len(names), shares, RESAMPLES)
+        drawn = np.concatenate([np.ones((1, len(names))), resampled])  # first each group once
         total, classes = np.zeros((len(drawn), len(self.layers))), np.zeros((len(drawn), 1))
         for label in np.unique(self.labels):
             members = self.labels == label
-            weights = drawn[:, index[members]].astype(np.float64)
+            weights = drawn[:, index[members]]
             sizes = weights.sum(1, keepdims=True)
             total += weights @ self.correct[:, members].T / np.maximum(sizes, 1)
             classes += sizes > 0
-        return total / classes
+        found = total / classes
+        return found[0], found[1:]
 
 
 def score_layers(
@@ -160,15 +157,12 @@ def compare(one: Path, two: Path) -> dict[str, float]:
             raise ValueError(f"{one} and {two} have other test examples: {name} differ")
     best = [int(scores.correct.mean(1).argmax()) for scores in (first, second)]
     found = difference(first.correct[best[0]], second.correct[best[1]], first.groups)
-    once, drawn = (
-        first._balanced(draws)[:, best[0]] - second._balanced(draws)[:, best[1]]
-        for draws in (first._once(), first._drawn())
-    )
-    low, high = interval(drawn[:, None])
+    (ours, our_draws), (theirs, their_draws) = first._balanced(), second._balanced()
+    low, high = interval(our_draws[:, best[0]] - their_draws[:, best[1]])
     return found | {
-        "balanced": float(once[0]),
-        "balanced_low": float(low[0]),
-        "balanced_high": float(high[0]),
+        "balanced": float(ours[best[0]] - theirs[best[1]]),
+        "balanced_low": float(low),
+        "balanced_high": float(high),
     }
 
 
