@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 WORKER = Path(__file__).with_name("worker.py")
-PACKAGES = ("metaworld==3.1.1",)  # it requires mujoco 3.3.0
+# metaworld requires mujoco 3.3.0; gymnasium's renderer for MuJoCo needs packaging, and does not require it.
+PACKAGES = ("metaworld==3.1.1", "packaging")
 PROPRIO = ("hand_x", "hand_y", "hand_z", "gripper_opening")
 OBJECT = slice(4, 7)  # position of the first object in an observation of Meta-World
 Appearance = Literal["same", "changed"]
@@ -206,14 +207,16 @@ def require_python(python: Path) -> None:
 
 
 def install_metaworld(python: Path) -> None:
-    """Make an environment with Meta-World, unless it exists; pip needs the network.
+    """Make an environment in which Meta-World can be imported, unless it exists.
+
+    pip needs the network. What an interrupted installation left is completed.
 
     Raises:
-        ValueError: pip failed.
+        ValueError: pip failed, or Meta-World cannot be imported after the installation.
     """
     import venv
 
-    if python.exists():
+    if python.exists() and not _import_error(python):
         return
     home = python.parent.parent
     command = [str(python), "-m", "pip", "install", "-q", *PACKAGES]
@@ -221,3 +224,16 @@ def install_metaworld(python: Path) -> None:
     venv.create(home, with_pip=True)
     if subprocess.run(command, check=False).returncode:
         raise ValueError(f"pip cannot install {' '.join(PACKAGES)} into {home}")
+    if error := _import_error(python):
+        raise ValueError(f"Meta-World was installed into {home}, but cannot be imported: {error}")
+
+
+def _import_error(python: Path) -> str:
+    """Return why this Python cannot import Meta-World, or an empty string if it can."""
+    done = subprocess.run(
+        [str(python), "-c", "import metaworld"], capture_output=True, text=True, check=False
+    )
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {done.returncode}"

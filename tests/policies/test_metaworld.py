@@ -6,14 +6,16 @@ The worker process runs in this Python, with the folder `fake_suite` as the pack
 import csv
 import json
 import os
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from policies.metaworld.process import SceneConfig, SuiteProcess
+from policies.metaworld.process import SceneConfig, SuiteProcess, install_metaworld
 from tests.command_lines import run
 from tests.policies.fake_world import save_tiny_encoder
 
@@ -255,6 +257,39 @@ def test_data_with_other_settings_and_rows_of_another_protocol_are_refused(tmp_p
     assert "demonstrations with other settings" in other.err
     assert "image_size: 32 != 16" in other.err
     assert "probes.stride: 2 != 3" in benchmark(tmp_path, "encoder=none probes.stride=3").err
+
+
+def wheel(folder, name, version, code):
+    """Write a wheel with one module, for pip without an index."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}/__init__.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+
+
+def test_an_environment_that_cannot_import_the_suite_is_completed(tmp_path, monkeypatch):
+    """A `metaworld` that is installed but misses a package, as gymnasium's renderer does."""
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    wheel(tmp_path, "metaworld", "3.1.1", "import packaging\n")
+    wheel(tmp_path, "packaging", "1.0", "")
+    python = tmp_path / "home" / "bin" / "python"
+    install_metaworld(python)
+    (module,) = python.parent.parent.glob("lib/*/site-packages/packaging/__init__.py")
+    module.write_text("raise ImportError('half written')")
+    with pytest.raises(ValueError, match="cannot be imported: ImportError: half written"):
+        install_metaworld(python)
+    shutil.rmtree(module.parent)
+    shutil.rmtree(*module.parent.parent.glob("packaging-*"))
+    install_metaworld(python)  # pip ran again
+    assert module.exists()
 
 
 @pytest.mark.slow
