@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 WORKER = Path(__file__).with_name("worker.py")
-# metaworld requires mujoco 3.3.0; gymnasium's renderer for MuJoCo needs packaging, and does not require it.
+# metaworld requires mujoco 3.3.0. gymnasium's renderer for MuJoCo imports packaging, but gymnasium
+# does not require it.
 PACKAGES = ("metaworld==3.1.1", "packaging")
 PROPRIO = ("hand_x", "hand_y", "hand_z", "gripper_opening")
 OBJECT = slice(4, 7)  # position of the first object in an observation of Meta-World
