@@ -179,7 +179,7 @@ CASES = (
     ),
     Case(
         name="Meta-World",
-        packages=("metaworld==3.1.1", "imageio"),
+        packages=("metaworld==3.1.1", "packaging", "imageio"),
         setup=(
             "import metaworld",
             'env = gymnasium.make("Meta-World/MT1", env_name="reach-v3", seed=0,',
