@@ -1,13 +1,12 @@
-"""Measure whether fine-tuning on a few demonstrations of a new camera improves an encoder's probes.
+"""Measure whether fine-tuning on a few demonstrations improves an encoder's probes.
 
     python -m benchmarks.finetune_camera [seeds=0,1,2] [words for the command finetune ...]
 
-The camera is the front camera of the task Franka-cabinet. The weights of 0.1 never saw it. The
-weights of 0.2 are trained on it, with other seeds: for them, this is no new camera. For each seed,
-`toto-robot finetune` adapts toto-nano to 20 other demonstrations without labels. Then the probes of
-`toto-robot sweep` predict the state of the scene and the expert's action, on episodes that were not
-used for the adaptation. All encoders have the same folds and bootstrap resamples, so the
-differences to toto-nano are paired.
+The camera is the front camera of the task Franka-cabinet, on which toto-nano was trained with other
+seeds. For each seed, `toto-robot finetune` adapts toto-nano to 20 other demonstrations without
+labels. Then the probes of `toto-robot sweep` predict the state of the scene and the expert's
+action, on episodes that were not used for the adaptation. All encoders have the same folds and
+bootstrap resamples, so the differences to toto-nano are paired.
 
 The results are `runs/finetune_camera/results.json` and the episodes in `runs/finetune_camera/data`,
 which `python -m toto_robot.sweep` reads too.
