@@ -57,7 +57,8 @@ class MetaworldConfig:
         tasks: names of tasks of Meta-World, such as `push-v3`.
         data: folder of the demonstrations. Those that are missing are recorded.
         metaworld_python: Python of the environment in which Meta-World is installed.
-        install: true to make this environment if it does not exist; this needs the network.
+        install: true to make this environment, or to complete it if Meta-World cannot be imported;
+            this needs the network.
         scene: settings of the images and of the demonstrations.
         probes: settings of the probes.
         cloning: settings of behaviour cloning.

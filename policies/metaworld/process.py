@@ -208,21 +208,26 @@ def require_python(python: Path) -> None:
 
 
 def install_metaworld(python: Path) -> None:
-    """Make an environment in which Meta-World can be imported, unless it exists.
+    """Make a virtual environment in which Meta-World can be imported, unless it exists.
 
-    pip needs the network. What an interrupted installation left is completed.
+    pip needs the network. A virtual environment that an interrupted installation left is completed.
+    A Python that is in no virtual environment, such as the system's, is never changed.
 
     Raises:
         ValueError: pip failed, or Meta-World cannot be imported after the installation.
     """
     import venv
 
-    if python.exists() and not _import_error(python):
-        return
     home = python.parent.parent
     command = [str(python), "-m", "pip", "install", "-q", *PACKAGES]
-    print(f"python -m venv {home} && {' '.join(command)}", flush=True)
-    venv.create(home, with_pip=True)
+    if not python.exists():
+        print(f"python -m venv {home} && {' '.join(command)}", flush=True)
+        venv.create(home, with_pip=True)
+    elif (home / "pyvenv.cfg").exists() and _import_error(python):
+        print(" ".join(command), flush=True)
+        subprocess.run([str(python), "-m", "ensurepip"], capture_output=True, check=False)
+    else:
+        return
     if subprocess.run(command, check=False).returncode:
         raise ValueError(f"pip cannot install {' '.join(PACKAGES)} into {home}")
     if error := _import_error(python):

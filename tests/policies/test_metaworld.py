@@ -292,6 +292,19 @@ def test_an_environment_that_cannot_import_the_suite_is_completed(tmp_path, monk
     assert module.exists()
 
 
+def test_a_python_outside_of_virtual_environments_is_never_changed(tmp_path):
+    python, called = tmp_path / "bin" / "python", tmp_path / "called"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\ntouch {called}\nexit 1\n")
+    python.chmod(0o755)
+    install_metaworld(python)
+    assert not called.exists()
+    (tmp_path / "pyvenv.cfg").touch()
+    with pytest.raises(ValueError, match="pip cannot install"):
+        install_metaworld(python)
+    assert called.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.expanduser().exists(), reason="needs Meta-World: METAWORLD_PYTHON")
 def test_the_suite_itself(tmp_path, monkeypatch):
