@@ -15,8 +15,8 @@ from .cameras.camera import CameraError, Image
 from .control.config import LoopConfig
 from .control.home import NotHomeError, PersonNeededError
 from .episode import Agent, EpisodeRecord, Listener, Step
-from .operator import ask_person
-from .session import bring_home, pose_notes
+from .operator import ask_person, ask_yes_no
+from .session import ask_before_motion, bring_home, pose_notes
 from .station import Station, TwinStation
 from .translator import Translator
 from .trials.operators import SceneOperator, TerminalOperator, enter_ends, screen
@@ -111,7 +111,7 @@ class Bench:
     def prepare(self) -> None:
         """Recover the robot after the previous episode, and move the arm to its start pose.
 
-        A warning is printed before the arm moves.
+        At a real arm, a person is asked before the arm moves.
 
         Raises:
             TrialsStoppedError: no further episode may begin.
@@ -124,11 +124,7 @@ class Bench:
                 f"the arm cannot continue after {self._last.reason}: {self._last.message}; correct "
                 "the cause, then the same command resumes"
             )
-        if self.station.scene is None:
-            ask_person(
-                "next, the gripper opens and the arm moves to its start pose: if the gripper holds "
-                "the object, take it; step back, and press Enter: "
-            )
+        ask_before_motion(self.station, ask_person)
         while True:
             try:
                 if self._unattended:
@@ -165,7 +161,7 @@ class Bench:
     def _confirm(self, question: str) -> bool:
         if self._unattended:  # a digital twin, where no person can be near the arm
             return True
-        return ask_person(f"{question} yes or no: ").lower() in ("y", "yes")
+        return ask_yes_no(question, ask_person)
 
     def operator(self) -> Operator:
         """Return the operator, which places the object and reports the result of each trial."""

@@ -237,6 +237,8 @@ def _print_board(config: CalibrateConfig, out: Path) -> None:
 
 
 def _lens(config: CalibrateConfig, out: Path) -> None:
+    name = config.camera.settings.name
+    out = out / name
     folder = _images(config, out / "lens", robot=None)
     shots, refused = read_shots(config.board, folder)
     lens, errors = solve_lens(
@@ -247,7 +249,6 @@ def _lens(config: CalibrateConfig, out: Path) -> None:
     )
     poses = {shot.name: board_pose(shot.view, lens) for shot in shots}
     _draw(shots, poses, lens, out / "lens_residuals")
-    name = config.camera.settings.name
     _print_errors(errors, refused, "px")
     print(
         f"focal length {lens.focal_px[0]:.1f} and {lens.focal_px[1]:.1f} px (deviation "
@@ -259,6 +260,7 @@ def _lens(config: CalibrateConfig, out: Path) -> None:
 
 def _mounting(config: CalibrateConfig, out: Path) -> None:
     name = config.camera.settings.name
+    out = out / name
     known = load(config.folder / f"{name}.json")
     folder = _images(config, out / "mounting", robot=config.robot)
     shots, refused = read_shots(config.board, folder)

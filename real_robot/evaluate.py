@@ -30,11 +30,13 @@ from toto_robot.moved import moved_names
 from .agents.expert import ScriptedAgent
 from .agents.opening import PolicyConfig
 from .bench import Bench, MakeAgent, OverlayConfig
+from .cameras.sources import hidden_password
 from .control.config import LoopConfig
 from .recording import Recorder, object_positions
 from .session import EXPECTED, open_policy
 from .station import TWIN, Station, StationConfig, TwinStation, open_station
 from .trials.images import illustrate
+from .trials.operators import ended_by
 from .trials.plan import Plan, PolicyKey, draw_plan, keep_plan
 from .trials.poses import PoseArea
 from .trials.report import PAGE, write_report
@@ -192,7 +194,7 @@ def _run(
     def on_result(result: TrialResult) -> None:
         if result.judgement.success is not None:
             bar.update()
-        bar.write(_line(result))
+        bar.write(_line(result, hidden=config.blind and not config.is_checked))
         _report(config, plan, folder)
 
     with bar:
@@ -212,7 +214,7 @@ def _run(
         except TrialsStoppedError as error:
             stopped = str(error)
         except KeyboardInterrupt:
-            stopped = "stopped between episodes; the same command resumes"
+            stopped = "stopped; the same command resumes"
     _report(config, plan, folder, printed=True)
     if stopped is not None:
         sys.exit(f"trials: {stopped}")
@@ -229,9 +231,19 @@ def settings_of(
         weights: hashes of the policies' weights, by the keys `a` and `b`; None without weights.
     """
     fixed = {name: value for name, value in to_dict(config).items() if name not in _FREE}
+    fixed = _without_passwords(fixed)
     if isinstance(config.station, TwinStation):
         fixed["robot"] = TWIN  # all twins are equal, except their addresses
     return {**fixed, "weights": dict(weights), "interface": interface.to_dict()}
+
+
+def _without_passwords(value: Any) -> Any:
+    """Return settings in which no address contains a user name or a password."""
+    if isinstance(value, dict):
+        return {name: _without_passwords(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(one) for one in value]
+    return hidden_password(value) if isinstance(value, str) else value
 
 
 def _open(
@@ -275,14 +287,14 @@ def _report(config: TrialsConfig, plan: Plan, folder: Path, *, printed: bool = F
     print(f"data set: {folder.parent / 'dataset'}")
 
 
-def _line(result: TrialResult) -> str:
+def _line(result: TrialResult, *, hidden: bool) -> str:
     judgement = result.judgement
     word = {True: "success", False: "failure", None: "invalid"}[judgement.success]
     # a note of the success check would only repeat the message
     note = f"; {judgement.note}" if judgement.note and judgement.by == "operator" else ""
     return (
         f"pose {result.trial.pose_index}: {word} after {result.duration_s:.1f} s, ended by "
-        f"{result.reason}: {result.message}{note}"
+        f"{ended_by(result, hidden=hidden)}{note}"
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toto_robot.cli import command
+from toto_robot.runs import claim
 
 from .grasp_report import Group, write_report
 from .pipeline import Step, recording_step, run_steps, training_step, trials_step
@@ -59,6 +60,7 @@ class FirstGraspConfig:
 
 def first_grasp(config: FirstGraspConfig, out: Path) -> None:
     """Run the four commands one after the other, `repeats` times; stop if a command fails."""
+    claim(out, config)
     seeds = range(config.seed, config.seed + config.repeats)
     # the first repeat is in `out` itself, so that more repeats can be added
     folders = {seed: out if seed == config.seed else out / f"seed_{seed}" for seed in seeds}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toto_robot.files import write_json
+from toto_robot.overrides import quoted
 from toto_robot.runs import require_same_weights
 
 FINISHED = "finished.json"
@@ -77,8 +78,8 @@ def trials_step(
     """
     return Step(
         words=(
-            "real_robot.evaluate", "robot=twin", *policies, f"demonstrations=[{dataset}]",
-            f"trials={trials}", f"seed={seed}", f"out={out}", *further,
+            "real_robot.evaluate", "robot=twin", *policies, f"trials={trials}", f"seed={seed}",
+            f"demonstrations=[{quoted(str(dataset))}]", f"out={out}", *further,
         ),
         result=out / "report" / "index.html",
         minutes=0.2 + 0.17 * trials * len(policies),

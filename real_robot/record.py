@@ -21,7 +21,7 @@ from .agents.expert import ScriptedAgent
 from .control.config import LoopConfig
 from .control.timing import loop_report
 from .episode import COMPLETE, EpisodeRecord, Listener
-from .operator import ask_person
+from .operator import NoPersonError, ask_yes_no
 from .recording import Recorder
 from .session import EXPECTED, draw_pose, may_go_on, outcome, pose_notes
 from .session import prepare as prepare_episode
@@ -138,6 +138,12 @@ def _record(
             while num_good < config.episodes and problem is None:
                 number = recorder.num_episodes
                 done = _one(config, station, viewers, number)
+                try:
+                    done = _judged(config, done)
+                except (KeyboardInterrupt, NoPersonError):  # keep the episode, but do not count it
+                    why = "the question about its success was not answered"
+                    recorder.save(replace(done, reason="interrupted", message=why))
+                    raise
                 recorder.save(done)
                 records.append(done.without_images())
                 if is_good(done.reason, done.success):
@@ -189,16 +195,18 @@ def _one(
         agent = _expert(config, station, translator, number)
         return station.run(agent, translator, config.loop, listeners=viewers, notes=notes)
     if config.agent == "guiding":
-        done = _guided(config, station, translator, viewers, notes)
-    else:
-        with open_device(config.agent, config.teleoperation) as device:
-            tqdm.write(device.help)
-            agent = TeleoperationAgent(device, station.arm, translator, config.teleoperation)
-            done = station.run(agent, translator, config.loop, listeners=viewers, notes=notes)
-    if done.success is None and done.reason in COMPLETE:
-        good = ask_person("success? y or n: ").lower().startswith("y")
-        done = replace(done, success=good)
-    return done
+        return _guided(config, station, translator, viewers, notes)
+    with open_device(config.agent, config.teleoperation) as device:
+        tqdm.write(device.help)
+        teleoperation = TeleoperationAgent(device, station.arm, translator, config.teleoperation)
+        return station.run(teleoperation, translator, config.loop, listeners=viewers, notes=notes)
+
+
+def _judged(config: RecordConfig, done: EpisodeRecord) -> EpisodeRecord:
+    """Return an episode with its result: if a person controlled the arm, ask that person."""
+    if config.agent == "expert" or done.success is not None or done.reason not in COMPLETE:
+        return done
+    return replace(done, success=ask_yes_no("success?"))
 
 
 def _expert(

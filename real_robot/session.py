@@ -1,6 +1,5 @@
 """Prepare an episode, and recover after it: open the policy, move home, place the object."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from .agents.remote import RemoteAgent
 from .agents.student import StudentAgent
 from .control.home import NotHomeError
 from .episode import EpisodeRecord, Reason, Step
-from .operator import NoPersonError, ask_person
+from .operator import Ask, NoPersonError, ask_person, ask_yes_no
 from .robot import CommandRefusedError, RobotError
 from .station import Station, TwinStation
 from .trials.poses import Pose, PoseArea
-
-Ask = Callable[[str], str]
 
 _TWIN_ATTEMPTS = 3
 # Reasons after which no further episode begins: a person has stopped it, or must check the cause.
@@ -88,8 +85,19 @@ def bring_home(station: Station) -> None:
             station.twin.reset()
 
 
+def ask_before_motion(station: Station, ask: Ask = ask_person) -> None:
+    """At a real arm, wait until a person permits the motion to the start pose."""
+    if station.scene is None:
+        ask(
+            "next, the gripper opens and the arm moves to its start pose: if the gripper holds the "
+            "object, take it; step back, and press Enter: "
+        )
+
+
 def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
-    """Move the arm to its start pose and place the object; at a real arm, a person places it.
+    """Move the arm to its start pose and place the object.
+
+    At a real arm, a person is asked before the arm moves, and then places the object.
 
     Args:
         station: the open station.
@@ -101,6 +109,7 @@ def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
         RobotError: the robot refused a command, or the connection was lost.
         NoPersonError: a person is needed, but there is no terminal.
     """
+    ask_before_motion(station, ask)
     bring_home(station)
     if station.scene is not None:
         station.scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
@@ -131,7 +140,7 @@ def may_go_on(station: Station, record: EpisodeRecord, ask: Ask = ask_person) ->
         if station.twin is not None:
             return True  # no person can be in reach of a twin
         try:
-            return ask(f"{question} yes or no: ").lower() in ("y", "yes")
+            return ask_yes_no(question, ask)
         except NoPersonError as error:
             tqdm.write(str(error))
             return False

@@ -29,7 +29,7 @@ from .control.home import HomeConfig, go_home
 from .control.loop import Operator, run_episode
 from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
-from .robot import Robot
+from .robot import MODES, Robot, RobotState
 from .safety.config import SafetyConfig
 from .safety.layer import RecoveryRefusedError, SafetyLayer
 from .scheduling import avoid_cpu, realtime_priority
@@ -285,8 +285,11 @@ class Station:
         """
         if reason == "connection":
             return False
-        state = self.robot.state()
-        self.layer.notice(state)
+        state = self._noticed()
+        while state.mode in ("guiding", "other") and not state.errors:
+            if not confirm(f"the robot {MODES[state.mode]}. Has this been ended?"):
+                return False
+            state = self._noticed()
         follows = state.mode in ("idle", "moving") and not state.errors
         is_free = self.layer.attention.cause is None
         if follows and is_free and reason not in ("reflex", "user_stop"):
@@ -299,6 +302,11 @@ class Station:
             self.layer.acknowledge()
         self.robot.recover()
         return True
+
+    def _noticed(self) -> RobotState:
+        state = self.robot.state()
+        self.layer.notice(state)
+        return state
 
 
 def open_station(config: StationConfig, robot: str) -> AbstractContextManager[Station]:

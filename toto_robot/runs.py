@@ -21,7 +21,9 @@ WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 # Settings that may grow: existing results stay valid, and more are added.
-MAY_GROW = frozenset({"dagger.rounds", "evaluation_episodes", "num_videos", "training_seeds"})
+MAY_GROW = frozenset(
+    {"dagger.rounds", "evaluation_episodes", "num_videos", "repeats", "training_seeds"}
+)
 
 
 def claim(out: Path, config: object) -> tuple[str, ...]:

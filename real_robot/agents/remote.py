@@ -66,7 +66,7 @@ class RemoteAgent:
         self._asking = threading.Lock()
         self._connection: Connection | None = None  # closed by `_end` after any fault
         self._ended_by = "it was closed"
-        self._num_asked = 0
+        self._num_asked = self._num_resets = 0
         self.unanswered: str | None = None
         self.origin: dict[str, list[str]] = {}
         name, self._hash, self.note = self._begin_session()
@@ -85,24 +85,35 @@ class RemoteAgent:
     def reset(self, observation: Observation) -> None:
         """Reset the policy at the server, at the start of an episode.
 
-        A new session begins if the previous session has ended. If a request of an earlier episode
-        has no answer yet, it is cancelled.
+        A new session begins if the previous session has ended, also if the server ended it: after a
+        long pause, or at a restart. If a request of an earlier episode has no answer yet, it is
+        cancelled.
 
         Raises:
             ConnectionError: the server is disconnected or too slow, or its answer is invalid.
             ValueError: the policy raised a ValueError at the server; the message contains it.
             RuntimeError: the policy raised another error at the server; the message contains it.
         """
+        self._num_resets = this = self._num_resets + 1
         if not self._asking.acquire(blocking=False):
             if (connection := self._connection) is not None:
                 connection.abort()
             self._asking.acquire()
         try:
-            if self._connection is None:
+            is_kept = self._connection is not None
+            if not is_kept:
                 self._begin_again()
         finally:
             self._asking.release()
-        self._request({"do": "reset"}, observation)
+        try:
+            self._request({"do": "reset"}, observation)
+        except ConnectionError as error:
+            is_newest = this == self._num_resets  # otherwise, a later call cancelled this one
+            if not (is_kept and is_newest and isinstance(error.__cause__, ClosedError)):
+                raise
+            with self._asking:
+                self._begin_again()
+            self._request({"do": "reset"}, observation)
 
     def act(self, observation: Observation) -> Proposal:
         """Return the actions that the server computes for an observation.

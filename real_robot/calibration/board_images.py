@@ -108,10 +108,16 @@ def take_shots(
     folder.mkdir(parents=True, exist_ok=True)
     poses_path = folder / POSES
     poses = read_poses(folder) if poses_path.is_file() else {}
-    index = len(list(folder.glob("*.png")))
-    report(f"{index} of {num} images are in {folder}")
-    while index < num:
-        answer = ask(f"image {index + 1} of {num}: Enter to take it, q to end: ").strip()
+    numbers = [int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal()]
+    count = len(list(folder.glob("*.png")))
+    index = max(numbers, default=-1) + 1
+    report(f"{count} of {num} images are in {folder}")
+    if count >= num:
+        report(
+            "no image is taken; for a new calibration, move the images away or choose another out="
+        )
+    while count < num:
+        answer = ask(f"image {count + 1} of {num}: Enter to take it, q to end: ").strip()
         if answer.lower() == "q":
             return
         try:
@@ -134,7 +140,7 @@ def take_shots(
         write_png(folder / name, frame.image)
         total = (board.columns - 1) * (board.rows - 1)
         report(f"{name}: {len(view.pixels)} of {total} corners")
-        index += 1
+        count, index = count + 1, index + 1
 
 
 def read_poses(folder: Path) -> dict[str, list[float]]:

@@ -152,8 +152,13 @@ class OpenCvSource:
     def _name(self) -> str:
         config = self._config
         if isinstance(config, RtspConfig):
-            return re.sub(r"//[^/@]*@", "//...@", config.url)
+            return hidden_password(config.url)
         return str(config.device if isinstance(config, UvcConfig) else config.path)
+
+
+def hidden_password(url: str) -> str:
+    """Return an address without its user name and password; both may contain any character."""
+    return re.sub(r"//.*@", "//...@", url)
 
 
 class CallableSource:

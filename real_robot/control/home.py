@@ -222,9 +222,10 @@ def _settle(
         layer.notice(state)
         error = np.abs(state.joint_positions_rad - goal)
         speed = float(np.abs(state.joint_velocities_rad_s).max())
-        gripper_off_m = 0.0
+        gripper_off_m, gripper_error = 0.0, None
         if gripper_width_m is not None and state.gripper is not None:
             gripper_off_m = abs(state.gripper.width_m - gripper_width_m)
+            gripper_error = state.gripper.error
         arrived = error.max() <= config.tolerance_rad and gripper_off_m <= _GRIPPER_M
         if arrived and speed <= REST_RAD_S:
             return
@@ -234,5 +235,6 @@ def _settle(
                 f"the arm is not at its start pose: joint {joint + 1} is {error[joint]:.3f} rad "
                 f"away (at most {config.tolerance_rad}), it moves at {speed:.3f} rad/s (at most "
                 f"{REST_RAD_S}), the gripper is {gripper_off_m:.3f} m away (at most {_GRIPPER_M})"
+                + ("" if gripper_error is None else f"; {gripper_error}")
             )
         clock.wait(None, clock.now_s() + 0.02)

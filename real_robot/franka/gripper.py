@@ -136,6 +136,10 @@ class Gripper:
             error = self._carry_out(motion)
             with self._condition:
                 self._motion_error = error
+                if error is not None:  # the next request tries again, also one of the same width
+                    self._last_motion_m = None
+                    if self._requested_m == motion[1]:
+                        self._requested_m = None
 
     def _next(self) -> Motion | None:
         """Return the motion for the newest requested width; None if no motion is necessary."""

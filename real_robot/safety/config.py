@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from .motion import MotionConfig
 from .workspace import Workspace
@@ -9,7 +10,7 @@ from .workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Watchdog:
-    """Age limits of one kind of data: actions, camera frames or robot states.
+    """Age limits of one kind of data: actions, camera frames, or states of arm or gripper.
 
     Attributes:
         hold_after_s: age above which the arm brakes and waits for new data, s.
@@ -26,6 +27,10 @@ class Watchdog:
                 f"{self.hold_after_s} and {self.stop_after_s}"
             )
 
+    def limit_s(self, to: Literal["hold", "stop"]) -> float:
+        """Return the age above which the arm holds or stops, s."""
+        return self.stop_after_s if to == "stop" else self.hold_after_s
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SafetyConfig:
@@ -37,6 +42,7 @@ class SafetyConfig:
         action: age limits of the observation from which the action was computed.
         camera: age limits of the newest frame of each camera.
         state: age limits of the newest robot state.
+        gripper: age limits of the newest state of the gripper, which is read less often.
         start_tolerance_rad: an episode may begin only if each joint is within this distance of the
             start pose, rad.
         start_velocity_rad_s: an episode may begin only if each joint is slower than this, rad/s.
@@ -61,6 +67,7 @@ class SafetyConfig:
     max_recoveries: int
     max_tracking_error_rad: float = 0.5
     max_overshoot_rad: float = 0.05
+    gripper: Watchdog = Watchdog(hold_after_s=1.0, stop_after_s=2.0)
 
     def __post_init__(self) -> None:
         for name in ("start_tolerance_rad", "start_velocity_rad_s", "max_tracking_error_rad"):

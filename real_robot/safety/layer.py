@@ -153,7 +153,7 @@ class SafetyLayer:
         problems += [f"the robot reports {error}" for error in state.errors]
         if (cause := self.attention.cause) is not None:
             problems.append(f"{cause}: a person must check the arm and acknowledge() first")
-        problems += self._state_faults(state, now_s, self.config.state.hold_after_s)
+        problems += self._state_faults(state, now_s, "hold")
         if not problems:
             problems = self._pose_problems(state, start)
         if problems:
@@ -190,7 +190,7 @@ class SafetyLayer:
             return self._ended()
         last, last_s = self._before if now_s == self._now[1] else self._now
         requested, faults = self._read(target)
-        faults += self._state_faults(state, now_s, self.config.state.stop_after_s)
+        faults += self._state_faults(state, now_s, "stop")
         faults += self._tracking_faults(last, state)
         faults += self._stale(ages, "stop")
         elapsed_s = now_s - last_s
@@ -200,7 +200,7 @@ class SafetyLayer:
         if faults and self._final is None:
             self._final = ("stop", tuple(faults))
         stale = self._stale(ages, "hold")
-        stale += self._state_faults(state, now_s, self.config.state.hold_after_s)
+        stale += self._state_faults(state, now_s, "hold")
         if self._final is None and not stale and requested is not None:
             motion, changes = self._filter.step(
                 last, requested.joint_positions_rad, state.joint_positions_rad, elapsed_s
@@ -317,13 +317,15 @@ class SafetyLayer:
             return None, faults
         return Target(joint_positions_rad=positions, gripper_width_m=width_m), []
 
-    def _state_faults(self, state: RobotState, now_s: float, most_s: float) -> list[str]:
-        """Return what is invalid in the robot's state: age, NaN, shape or position, as texts.
+    def _state_faults(
+        self, state: RobotState, now_s: float, to: Literal["hold", "stop"]
+    ) -> list[str]:
+        """Return what is invalid in the state of arm and gripper: age, NaN, shape or position.
 
         Args:
             state: the state.
             now_s: the current time, s.
-            most_s: greatest valid age of the state, s.
+            to: `hold` or `stop`: which of the two age limits is used.
         """
         if state.joint_positions_rad.shape != (self._num_joints,):
             return [
@@ -346,7 +348,13 @@ class SafetyLayer:
                 | (state.joint_positions_rad > self._highest)
             )
         ]
-        return faults + _too_old("the robot's state", now_s - _float(state.stamp_s), most_s)
+        ages = [("the robot's state", state.stamp_s, self.config.state)]
+        if state.gripper is not None:
+            error = "" if state.gripper.error is None else f" ({state.gripper.error})"
+            ages.append((f"the gripper's state{error}", state.gripper.stamp_s, self.config.gripper))
+        for name, stamp_s, watchdog in ages:
+            faults += _too_old(name, now_s - _float(stamp_s), watchdog.limit_s(to))
+        return faults
 
     def _tracking_faults(self, last: Motion, state: RobotState) -> list[str]:
         """Return one text for each joint that is too far from the newest target that was sent."""
@@ -374,8 +382,7 @@ class SafetyLayer:
                 for camera, age_s in ages.cameras_s.items()
             ),
         ):
-            most_s = watchdog.stop_after_s if to == "stop" else watchdog.hold_after_s
-            causes += _too_old(name, age_s, most_s)
+            causes += _too_old(name, age_s, watchdog.limit_s(to))
         return causes
 
     def _pose_problems(self, state: RobotState, start: ArrayLike | None) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..cameras.camera import Camera, CameraError, Frame
 from ..control.clock import Clock, MonotonicClock
+from ..control.listeners import Listeners
 from ..control.signals import Interrupts
 from ..episode import EpisodeRecord, Listener, Observation, Reason, Step
 from ..robot import Robot, RobotError, RobotState, Target
@@ -102,6 +103,9 @@ def record_guided(
             reason, message = "connection", str(error)
         except KeyboardInterrupt:
             reason, message = "interrupted", "a second Ctrl-C ended the recording at once"
+        except Exception as error:  # such as a closed terminal: keep what was recorded
+            reason, message = "error", f"{type(error).__name__}: {error}"
+    notes = {**(notes or {}), "robot": robot.description, "guided": True}
     record = EpisodeRecord(
         task=task,
         agent=_NAME,
@@ -111,13 +115,13 @@ def record_guided(
         message=message,
         success={"success": True, "failure": False}.get(reason),
         started=started,
-        notes={**(notes or {}), "robot": robot.description, "guided": True},
+        notes=notes,
     )
-    for listener in listeners:
-        listener.begin(task, _NAME)
-        for step in record.steps:
-            listener.step(step)
-        listener.end(record)
+    watching = Listeners(listeners, notes)
+    watching.begin(task, _NAME)
+    for step in record.steps:
+        watching.step(step)
+    watching.end(record)
     return record
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import sys
 import time
@@ -26,6 +27,9 @@ _ENDS: dict[str, tuple[Reason, str]] = {
     "\x08": ("failure", "the operator marked failure (Backspace)"),
     "q": ("operator", "the operator ended the episode (q)"),
 }
+# What a terminal sends for an arrow key or a function key. Its letters are not keys of this device.
+_SEQUENCE = re.compile(r"\x1b(?:[\[O]\[?[0-9;]*.)?")
+_UNFINISHED = re.compile(r"\x1b(?:[\[O]\[?[0-9;]*)?$")
 _MAX_BYTES = 4096
 
 
@@ -62,6 +66,7 @@ class Keyboard:
         self._hold_s, self._clock = hold_s, clock
         self._file = sys.stdin.fileno() if file_descriptor is None else file_descriptor
         self._saved: Any = None
+        self._unfinished = ""  # first characters of a sequence whose rest is not received yet
         self._until_s: dict[str, float] = {}
         self._toggle = Toggle()
 
@@ -107,9 +112,9 @@ class Keyboard:
         import termios
 
         if self._saved is not None:
-            # The settings of a closed terminal need not be restored.
+            # Discard unread keys. The settings of a closed terminal need not be restored.
             with contextlib.suppress(termios.error):
-                termios.tcsetattr(self._file, termios.TCSADRAIN, self._saved)
+                termios.tcsetattr(self._file, termios.TCSAFLUSH, self._saved)
             self._saved = None
 
     def _keys(self) -> str:
@@ -121,4 +126,7 @@ class Keyboard:
             raise DeviceError(f"the terminal is closed: {error}") from error
         if not data:
             raise DeviceError("the terminal is closed")
-        return data.decode(errors="ignore").lower()
+        text = self._unfinished + data.decode(errors="ignore")
+        found = _UNFINISHED.search(text)
+        self._unfinished = "" if found is None else found.group()
+        return _SEQUENCE.sub("", text.removesuffix(self._unfinished)).lower()

@@ -14,7 +14,7 @@ from ..cameras.png import write_png
 from ..episode import EpisodeRecord, Reason, Scene
 from .plan import PolicyKey, Trial
 from .poses import Pose
-from .results import Judgement
+from .results import Judgement, TrialResult
 
 # Ends of an episode that are not the policy's fault: the attempt is invalid and is repeated.
 INVALID_REASONS: tuple[Reason, ...] = ("connection", "camera", "error")
@@ -132,9 +132,7 @@ class TerminalOperator:
         The answers are `y` (success), `n` (failure) and `again` (invalid attempt). After `again`,
         the person must enter a reason.
         """
-        # hide the message of a failed policy, because it contains the name of the policy
-        hidden = self._names is None and record.reason == "policy"
-        self._write(f"ended by {record.reason}" + ("" if hidden else f": {record.message}"))
+        self._write(f"ended by {ended_by(record, hidden=self._names is None)}")
         if self._automatic and record.success is not None:
             self._write("result of the check: " + ("success" if record.success else "failure"))
             return Judgement(success=record.success, note="", by="check")
@@ -151,6 +149,18 @@ class TerminalOperator:
                 self._write("an invalid attempt needs a reason")
             else:
                 self._write(f"{answer!r} is not y, n or again")
+
+
+def ended_by(one: EpisodeRecord | TrialResult, *, hidden: bool) -> str:
+    """Return why an episode ended, as text.
+
+    Args:
+        one: the record or the result of the episode.
+        hidden: True in a blind evaluation. The message of a failed policy is then left out, because
+            it contains the name of the policy.
+    """
+    is_named = one.reason == "policy"
+    return one.reason if hidden and is_named else f"{one.reason}: {one.message}"
 
 
 def enter_ends(descriptor: int) -> Callable[[], tuple[Reason, str] | None]:

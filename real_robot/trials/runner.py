@@ -20,9 +20,12 @@ from toto_robot.files import write_json
 from toto_robot.moved import moved_names
 
 from ..episode import TRANSPORT_FAULT, EpisodeRecord
+from ..operator import NoPersonError
 from .plan import Plan, PolicyKey, Trial
 from .poses import Pose
 from .results import INVALID, OVERLAY, RESULT, Judgement, TrialResult, load_invalid, load_results
+
+_UNANSWERED = "the question about the result of the trial was not answered"
 
 
 @runtime_checkable
@@ -103,9 +106,17 @@ def run_trials(
                 raise TrialsStoppedError(
                     f"{which} was interrupted and does not count; the same command repeats it"
                 )
-            result = _assess(trial, record, aside, operator, keep, illustrate)
+            unanswered = None
+            try:
+                judgement = _judge(trial, record, operator)
+            except (KeyboardInterrupt, NoPersonError) as error:
+                unanswered = error  # a person has seen the episode, so it stays in the report
+                judgement = Judgement(success=None, note=_UNANSWERED, by="operator")
+            result = _write(trial, judgement, record, aside, keep, illustrate)
             aside.replace(_place(folder, result, attempt))
             on_result(result)
+            if unanswered is not None:
+                raise unanswered
             if result.judgement.success is not None:
                 done[trial.key] = result
             elif attempt > max_invalid:
@@ -141,20 +152,22 @@ def _place(folder: Path, result: TrialResult, attempt: int) -> Path:
     return folder / INVALID / f"{key}-{attempt}"
 
 
-def _assess(
+def _judge(trial: Trial, record: EpisodeRecord, operator: Operator) -> Judgement:
+    """Return the operator's result of an episode, unless the connection to the policy failed."""
+    if (fault := record.notes.get(TRANSPORT_FAULT)) is None:
+        return operator.assess(trial, record)
+    return Judgement(success=None, note=f"connection to the policy: {fault}", by="check")
+
+
+def _write(
     trial: Trial,
+    judgement: Judgement,
     record: EpisodeRecord,
     aside: Path,
-    operator: Operator,
     keep: Callable[[EpisodeRecord], int | None],
     illustrate: Callable[[EpisodeRecord, bool | None, Path], tuple[str, ...]],
 ) -> TrialResult:
-    """Get the result of an episode from the operator, record the episode, and write the result."""
-    fault = record.notes.get(TRANSPORT_FAULT)
-    if fault is None:
-        judgement = operator.assess(trial, record)
-    else:  # the cause of the end is not the policy
-        judgement = Judgement(success=None, note=f"connection to the policy: {fault}", by="check")
+    """Record the episode, and write its result."""
     record = replace(record, success=judgement.success)
     if judgement.success is None:
         record = _invalid(record, judgement.note)

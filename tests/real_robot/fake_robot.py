@@ -17,6 +17,7 @@ class FakeRobot:
         self.positions = np.array(positions, dtype=np.float64)
         self.clock = clock
         self.mode, self.errors, self.width_m = "idle", (), 0.08
+        self.gripper_error = None
         self.cut_s = None  # since when nothing is heard of it
         self.connected, self.log = False, []
 
@@ -39,7 +40,7 @@ class FakeRobot:
                 width_m=self.width_m,
                 max_width_m=0.08,
                 is_grasping=False,
-                error=None,
+                error=self.gripper_error,
             ),
             mode=self.mode,
             errors=self.errors,

@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -35,11 +36,11 @@ T_HAND_CAMERA = pose([0.1, -0.2, 1.5], [0.05, -0.03, 0.06])
 LOOSE = {"max_m": 0.005, "max_rad": 0.02}
 
 
-def config_of(**changes):
+def config_of(*words, **changes):
     from toto_robot.cli import compose
     from toto_robot.config import from_dict
 
-    data, _ = compose("calibrate")
+    data, _ = compose("calibrate", words)
     return replace(from_dict(CalibrateConfig, data), **changes)
 
 
@@ -92,7 +93,7 @@ def test_the_whole_way_from_images_to_a_calibration(images, tmp_path, capsys) ->
     assert f"calibration: {folder / 'hand.json'}" in lines
     assert re.search(r"residual [01]\.\d mm", lines)
     for name in ("lens_residuals", "mounting_residuals"):
-        drawn = sorted((out / name).iterdir())
+        drawn = sorted((out / "hand" / name).iterdir())
         assert len(drawn) == 10
         image = cv2.cvtColor(cv2.imread(str(drawn[0])), cv2.COLOR_BGR2RGB).astype(int)
         assert ((image[..., 0] - image[..., 1] > 100) & (image[..., 0] > 180)).sum() > 100  # red
@@ -205,12 +206,46 @@ def test_a_person_takes_images_and_bad_ones_do_not_count(tmp_path) -> None:
         camera, BOARD, 3, tmp_path, robot=None, ask=lambda _: answers.pop(), report=lines.append
     )
     assert lines[-1] == f"2 of 3 images are in {tmp_path}"
+    take_shots(camera, BOARD, 2, tmp_path, robot=None, ask=pytest.fail, report=lines.append)
+    assert lines[-1].startswith("no image is taken; for a new calibration")
     (tmp_path / "poses.json").write_text('{"000.png": [1, 2]}')
     with pytest.raises(ValueError, match=r"000\.png needs 7 finite numbers"):
         read_poses(tmp_path)
     (tmp_path / "poses.json").write_text("[]")
     with pytest.raises(ValueError, match=r"poses\.json must have the joints"):
         read_poses(tmp_path)
+
+
+def test_a_new_image_never_replaces_one_that_is_there(tmp_path) -> None:
+    images = [draw(T) for T in camera_poses(4)]
+    for number in (0, 2, 3):  # 001.png was bad, and a person has deleted it
+        write_png(tmp_path / f"{number:03d}.png", images[0])
+    before = (tmp_path / "003.png").read_bytes()
+    camera = FakeCamera([images[1]], None, moves_at=None)
+    take_shots(camera, BOARD, 4, tmp_path, robot=None, ask=lambda _: "", report=lambda _: None)
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
+        "000.png", "002.png", "003.png", "004.png",
+    ]  # fmt: skip
+    assert (tmp_path / "003.png").read_bytes() == before
+
+
+def test_a_second_camera_has_images_of_its_own(monkeypatch, tmp_path) -> None:
+    folders = []
+
+    @contextmanager
+    def opened(config):
+        yield config.settings.name
+
+    def take(camera, board, num, folder, *, robot):
+        folders.append(folder)
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr("real_robot.calibrate.build_camera", opened)
+    monkeypatch.setattr("real_robot.calibrate.take_shots", take)
+    for camera in ("uvc", "realsense"):
+        with pytest.raises(SystemExit, match="has no images"):
+            calibrate(config_of(f"camera={camera}", step="lens", images=None), tmp_path)
+    assert folders == [tmp_path / "front" / "lens", tmp_path / "hand" / "lens"]
 
 
 def test_a_printed_board_has_the_size_that_it_says(tmp_path) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from real_robot.evaluate import TrialsConfig
+from real_robot.first_grasp import FirstGraspConfig, first_grasp
 from real_robot.trials.plan import keep_plan, make_plan
 from real_robot.trials.poses import Pose
 from tests.command_lines import run
 from tests.real_robot.trials.test_trial_report import results_of
+from toto_robot.cli import configure
 from toto_robot.files import write_json
 
 # outcomes by training seed, pose by pose: of the first encoder and of the other
@@ -206,6 +209,18 @@ def test_wrong_settings_are_refused_before_anything_runs(
     assert commands.calls == []
 
 
+@pytest.mark.parametrize("name", ["seed=0", "a,b", "run (2)", "it's"])
+def test_the_folder_may_have_any_name(commands, tmp_path, name) -> None:
+    out = tmp_path / name
+    config = FirstGraspConfig(
+        demonstrations=4, trials=4, seed=0, repeats=1, record=(), train=(), deploy=(), evaluate=()
+    )
+    first_grasp(config, out)
+    _, *words = commands.calls[-1]
+    found = configure("trials", TrialsConfig, words)
+    assert found.demonstrations == (out / "record" / "dataset",)
+
+
 def test_repeats_of_the_first_grasp_have_one_table(commands, tmp_path) -> None:
     commands.unchecked = {"real_robot.deploy", "real_robot.evaluate"}
     words = ["demonstrations=4", "trials=4", f"out={tmp_path / 'out'}"]
@@ -223,5 +238,9 @@ def test_repeats_of_the_first_grasp_have_one_table(commands, tmp_path) -> None:
     text = (tmp_path / "out/report.md").read_text()
     assert "| the policy | 4/4 | 3/4 | 3/4 |" in text
     assert "[seed 1](seed_1/trials/report/index.html)" in text
+    more = run("real_robot.first_grasp", [*words, "repeats=3", "demonstrations=8"])
+    assert more.code == 1
+    assert "demonstrations: 4 != 8" in more.err
+    assert len(commands.calls) == 12
     refused = run("real_robot.first_grasp", [*words, "repeats=0"])
     assert "repeats must be at least 1" in refused.err

@@ -1,5 +1,8 @@
 """The commands around the loop: who is asked, what is placed, what is kept, and when it ends."""
 
+import os
+import select
+import threading
 from dataclasses import replace
 
 import gymnasium
@@ -23,7 +26,7 @@ from real_robot.agents.opening import PolicyConfig, find_policy
 from real_robot.agents.wire import make_key
 from real_robot.control.config import LoopConfig
 from real_robot.control.home import PersonNeededError
-from real_robot.operator import NoPersonError, ask_person
+from real_robot.operator import NoPersonError, ask_person, ask_yes_no
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError
 from real_robot.session import draw_pose, may_go_on, open_policy, prepare
@@ -33,7 +36,7 @@ from tests.policies.fake_world import save_tiny_encoder, toto
 from tests.real_robot.control.loop_cases import FakeAgent, one
 from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
 from tests.real_robot.teleoperation.test_teleoperation import Script, command
-from tests.real_robot.test_policy_server import serving
+from tests.real_robot.test_policy_server import serving, wait_for
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 
@@ -198,6 +201,27 @@ def test_a_person_records_with_a_device(monkeypatch, tmp_path) -> None:
     assert facts["agent"] == "operator with a script"
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), NoPersonError("closed")])
+def test_an_episode_without_an_answer_is_kept_and_does_not_count(
+    monkeypatch, tmp_path, end
+) -> None:
+    scene = FakeScene()
+    scene.succeeded = lambda: None  # only a person can say
+    station = fake_station(station_config("record"), scene)
+    device = Script(*[command((0, 0, 1))] * 5, command(end=("operator", "q")))
+    monkeypatch.setattr(record, "open_device", lambda *_: device)
+
+    def asked(question):
+        raise end
+
+    monkeypatch.setattr(record, "ask_yes_no", asked)
+    with pytest.raises(SystemExit, match=r"^record: "):
+        recorded(monkeypatch, station, tmp_path, agent="keyboard", episodes=1)
+    (facts,) = kept(tmp_path / "dataset", station)
+    assert (facts["reason"], facts["complete"], facts["success"]) == ("interrupted", False, None)
+    assert facts["num_steps"] > 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -220,14 +244,49 @@ def test_on_a_table_a_person_places_the_object() -> None:
     station = fake_station(station_config(), None)
     questions = []
     prepare(station, POSE, lambda question: questions.append(question) or "")
-    assert len(questions) == 1
-    assert str(POSE) in questions[0]
+    assert len(questions) == 2
+    assert questions[0].startswith("next, the gripper opens and the arm moves")
+    assert str(POSE) in questions[1]
+
+
+def test_the_arm_moves_only_after_a_person_has_stepped_back() -> None:
+    station = fake_station(station_config(), None)
+    station.robot.width_m = 0.0
+
+    def nobody(question):
+        raise NoPersonError(question)
+
+    with pytest.raises(NoPersonError, match="step back"):
+        prepare(station, POSE, nobody)
+    assert station.robot.log == []
+    assert station.robot.width_m == 0.0  # the hand still holds what it held
 
 
 def test_who_must_be_asked_and_is_not_there_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     with pytest.raises(NoPersonError, match="a question needs a terminal"):
         ask_person("well?")
+
+
+def test_keys_from_before_a_question_are_not_its_answer(monkeypatch) -> None:
+    leader, follower = os.openpty()
+    with open(follower, closefd=True) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        os.write(leader, b"\n")  # a second press of Enter
+        wait_for(lambda: select.select([follower], [], [], 0)[0])
+        threading.Timer(0.2, os.write, [leader, b"yes\n"]).start()
+        assert ask_person("is nobody in reach? ") == "yes"
+        threading.Timer(0.2, os.write, [leader, b"\x04"]).start()  # Ctrl-D
+        with pytest.raises(NoPersonError, match="the terminal was closed at the question"):
+            ask_person("well? ")
+    os.close(leader)
+
+
+def test_yes_or_no_is_asked_until_it_is_one(capsys) -> None:
+    answers = ["", "yy", "N"]
+    assert ask_yes_no("well?", lambda _: answers.pop(0)) is False
+    assert "'yy' is not yes or no" in capsys.readouterr().out
+    assert answers == []
 
 
 def test_poses_are_drawn_by_seed_and_number() -> None:
@@ -256,6 +315,23 @@ def test_after_a_reflex_a_person_is_asked_and_the_robot_recovered() -> None:
     assert station.robot.mode == "reflex"
     assert may_go_on(station, episode, lambda _: answers.pop(0))
     assert station.robot.mode == "idle"
+
+
+def test_an_arm_that_a_person_still_guides_is_waited_for() -> None:
+    station = fake_station(station_config(), None)
+    episode = ended(station, "success")
+    station.robot.fails("guiding")
+    questions = []
+
+    def let_go(question):
+        questions.append(question)
+        if len(questions) == 2:
+            station.robot.fails("idle")
+        return "yes"
+
+    assert may_go_on(station, episode, let_go)
+    assert len(questions) == 2
+    assert "is guided by hand and accepts no commands" in questions[0]
 
 
 def test_while_the_user_stop_is_pressed_nothing_recovers() -> None:

@@ -347,6 +347,15 @@ def test_a_second_client_is_turned_away_and_the_first_goes_on(key_file) -> None:
         remote(address, key_file).close()
 
 
+def test_after_a_long_pause_the_next_episode_begins_a_new_session(key_file) -> None:
+    lines = []
+    with serving(FakeAgent(), key_file, lines=lines, idle_timeout_s=0.05) as (address, _):
+        agent = remote(address, key_file)
+        wait_for(lambda: any("no answer came in time" in line for line in lines))
+        assert Bench(max_steps=2, patience_s=TIMEOUT_S).run(agent).reason == "time"
+        agent.close()
+
+
 def test_a_client_that_says_nothing_is_let_go(key_file) -> None:
     lines = []
     with serving(FakeAgent(), key_file, lines=lines, idle_timeout_s=0.05) as (address, _):

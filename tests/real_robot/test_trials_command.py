@@ -1,5 +1,6 @@
 """The command: poses away from demonstrations, resuming, refusing, and what it tells at the end."""
 
+import json
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from real_robot.bench import Bench, Masked
 from real_robot.calibration.calibration import Calibration
 from real_robot.calibration.calibration import save as save_calibration
 from real_robot.cameras.camera import Frame, StaleFrameError
+from real_robot.cameras.sources import RtspConfig
 from real_robot.control.home import NotHomeError
 from real_robot.episode import TRANSPORT_FAULT
 from real_robot.evaluate import TrialsConfig, evaluate, settings_of
@@ -314,6 +316,29 @@ def test_a_person_who_judges_does_not_see_the_name_in_the_viewer() -> None:
         config = config_of("verdict=operator", f"blind={blind}")
         (viewer,) = bench_of(config, FakeStation(config.station), viewers=[inner])._viewers
         assert isinstance(viewer, kind)
+
+
+@pytest.mark.parametrize("verdict", ["operator", "check"])
+def test_a_person_who_judges_does_not_read_the_name_of_a_policy_that_fails(
+    world, monkeypatch, tmp_path, capsys, verdict
+) -> None:
+    failed = fake_record(reason="policy", message="policy runs/two: the action is 1.2 s old")
+    world["records"] = [replace(failed, success=False)]
+    monkeypatch.setattr(bench_module, "ask_person", lambda question: "n")
+    evaluate(config_of(policy="one", trials=1, verdict=verdict), tmp_path)
+    assert ("runs/two" in capsys.readouterr().out) == (verdict == "check")
+
+
+def test_the_password_of_a_camera_is_in_no_plan(tmp_path) -> None:
+    url = "rtsp://user:p@ss/word@10.0.0.5/stream"
+    table = config_of("station=table", "robot=172.16.0.2")
+    source = RtspConfig(url=url, timeout_s=1.0)
+    camera, *others = table.station.cameras
+    cameras = (replace(camera, source=source), *others)
+    config = replace(table, station=replace(table.station, cameras=cameras))
+    text = json.dumps(settings_of(config, interface_of(config.station), {"a": None}))
+    assert "rtsp://...@10.0.0.5/stream" in text
+    assert "p@ss" not in text
 
 
 def test_a_policy_may_be_tried_against_itself() -> None:

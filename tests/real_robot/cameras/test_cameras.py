@@ -245,6 +245,9 @@ def test_what_is_not_there_is_said(tmp_path) -> None:
     with pytest.raises(SourceError, match=r"rtsp://\.\.\.@127\.0\.0\.1:9/live cannot") as refused:
         sources.OpenCvSource(secret).open()
     assert "secret" not in str(refused.value)
+    for password in ("p@ss", "a/b", "@//@"):
+        url = f"rtsp://me:{password}@10.0.0.5/live"
+        assert sources.hidden_password(url) == "rtsp://...@10.0.0.5/live"
     with pytest.raises(ValueError, match="four letters"):
         sources.UvcConfig(device=tmp_path, height=1, width=1, rate_hz=1.0, pixel_format="MP4")
 

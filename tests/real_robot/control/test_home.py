@@ -98,6 +98,14 @@ def test_an_arm_that_does_not_arrive_is_told_of() -> None:
     assert robot.mode == "idle"
 
 
+def test_a_gripper_that_does_not_open_is_told_of_with_its_error() -> None:
+    robot, clock = arm_at(HOME)
+    robot.width_m, robot.gripper_error = 0.02, "the gripper's move to 0.0800 m failed: blocked"
+    robot.move_gripper = lambda width_m: None
+    with pytest.raises(NotHomeError, match=r"the gripper is 0\.060 m away .*; .*failed: blocked"):
+        home(robot, clock, gripper_width_m=0.08)
+
+
 def test_a_reflex_on_the_way_is_told_of() -> None:
     robot, clock = arm_at(turned(1, 0.5))
     sends = robot.command

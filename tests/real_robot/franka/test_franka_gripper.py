@@ -97,6 +97,18 @@ def test_a_failed_motion_is_reported_and_the_next_one_runs(hand, gripper) -> Non
     wait_for(lambda: gripper.state().error is None)
 
 
+def test_a_motion_that_failed_is_tried_again_at_the_next_request(hand, gripper) -> None:
+    hand.error = RuntimeError("libfranka gripper: Command failed!")
+    gripper.request(0.02)
+    wait_for(lambda: gripper.state().error is not None)
+    hand.error = None
+    time.sleep(0.05)
+    assert hand.log == [("move", 0.02)]  # not by itself
+    gripper.request(0.02)
+    wait_for(lambda: gripper.state().width_m == 0.02)
+    wait_for(lambda: gripper.state().error is None)
+
+
 def test_a_hand_that_is_gone_has_an_old_stamp_and_a_word(hand, gripper) -> None:
     hand.is_gone = True
     wait_for(lambda: gripper.state().error is not None)

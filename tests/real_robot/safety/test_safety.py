@@ -179,6 +179,20 @@ def test_a_robot_that_does_not_speak_holds_then_stops() -> None:
     assert "the robot's state is 0.300 s old" in decision.causes[0]
 
 
+def test_a_gripper_that_does_not_answer_holds_then_stops_with_its_error() -> None:
+    layer = layer_at()
+    gone = "the gripper does not answer: timeout"
+    for age_s, verdict in ((0.5, "move"), (1.5, "hold"), (2.5, "stop")):
+        now_s = 1.0 + age_s
+        state = state_at(HOME, now_s)
+        gripper = replace(state.gripper, stamp_s=1.0, error=gone)
+        decision = layer.command(target(HOME), replace(state, gripper=gripper), FRESH, now_s)
+        assert decision.verdict == verdict
+    assert f"the gripper's state ({gone}) is 2.500 s old" in decision.causes[0]
+    with pytest.raises(UnsafeStartError, match="the gripper's state"):
+        layer.begin(replace(state, gripper=gripper), start=None, now_s=now_s)
+
+
 @pytest.mark.parametrize(
     ("requested", "word"),
     [

@@ -215,6 +215,16 @@ def test_keys_move_for_a_moment_and_then_no_more(terminal) -> None:
     assert termios.tcgetattr(follower) == before
 
 
+@pytest.mark.parametrize("keys", ["\x1b[A", "\x1b[D", "\x1b[F", "\x1bOR", "\x1b[1;5C", "\x1b[[A"])
+def test_arrow_and_function_keys_move_nothing(terminal, keys) -> None:
+    leader, follower = terminal
+    with Keyboard(hold_s=0.2, file_descriptor=follower) as keyboard:
+        assert not typed(keyboard, leader, keys).moves
+        for received in keys[:-1], keys[-1]:  # in two parts
+            assert not typed(keyboard, leader, received).moves
+        np.testing.assert_array_equal(typed(keyboard, leader, keys + "w").translation, [1, 0, 0])
+
+
 def test_a_closed_terminal_is_reported(terminal) -> None:
     leader, follower = terminal
     with Keyboard(hold_s=0.2, file_descriptor=follower) as keyboard:
@@ -444,6 +454,36 @@ def test_a_guided_episode_ends_by_the_device_and_by_time() -> None:
         )
         assert record.reason == reason
         assert len(record.steps) == (3 if reason == "time" else 0)
+
+
+def test_what_was_guided_is_kept_whatever_fails_after_it() -> None:
+    class Viewer:
+        def begin(self, task, agent):
+            raise RuntimeError("the viewer is gone")
+
+    bench = Bench()
+    led(bench, np.tile(HOME, (20, 1)))
+    reads = iter([command()] * 5)
+
+    def read():
+        if (found := next(reads, None)) is None:
+            raise DeviceError("the terminal is closed")
+        return found
+
+    record = record_guided(
+        bench.robot,
+        [bench.camera],
+        bench.translator,
+        task="lead",
+        max_steps=50,
+        wait_s=5.0,
+        read=read,
+        listeners=[Viewer()],
+        clock=bench.clock,
+    )
+    assert (record.reason, len(record.steps)) == ("error", 4)
+    assert "the terminal is closed" in record.message
+    assert record.notes["listeners_lost"] == ["Viewer: the viewer is gone"]
 
 
 @pytest.mark.parametrize("pressed_at", [0, 1, 4])

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from real_robot.operator import NoPersonError
 from real_robot.trials.plan import keep_plan, load_plan, make_plan
 from real_robot.trials.poses import Pose
 from real_robot.trials.results import Judgement, load_invalid, load_results
@@ -148,6 +149,26 @@ def test_a_spoilt_trial_is_done_again_and_counted(tmp_path) -> None:
     assert bench.kept[2].notes["attempt"] == 3
     with pytest.raises(ValueError, match="needs a reason"):
         Judgement(success=None, note=" ", by="operator")
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, NoPersonError])
+def test_an_episode_whose_result_nobody_gave_stays_in_the_report(tmp_path, end) -> None:
+    plan = plan_of(tmp_path)
+
+    class Leaves(Bench):
+        def assess(self, trial, record):
+            if len(self.tried) == 3:
+                raise end
+            return super().assess(trial, record)
+
+    bench = Leaves()
+    with pytest.raises(end):
+        bench.go(plan, tmp_path)
+    assert len(load_results(tmp_path)) == 2
+    (unanswered,) = load_invalid(tmp_path)
+    assert "was not answered" in unanswered.judgement.note
+    assert bench.kept[2].notes["spoilt"] == unanswered.judgement.note
+    assert len(Bench().go(plan, tmp_path)) == 16
 
 
 def test_a_trial_is_not_done_again_for_ever(tmp_path) -> None:
