@@ -94,6 +94,11 @@ def train(config: TrainConfig, out: Path) -> None:
     if "video_episodes" in claim(out, config):
         (out / "rollout.mp4").unlink(missing_ok=True)
     if _is_complete(None if spec is None else plan, out):
+        if demonstrations is not None and (new := demonstrations.num_new(out / "data")):
+            raise ValueError(
+                f"{out} is complete, but {config.data} has {new} more episodes now; choose another "
+                "out= to train on all of them"
+            )
         print(f"{out} is complete already; nothing to do")
         conclude(out)
         return

@@ -14,7 +14,7 @@ from toto_robot.data.lerobot import INFO, LeRobotFolder, read_json
 from .lerobot.others import LerobotLayout
 from .lerobot.reader import DatasetReader, is_dataset
 from .store import DemoStore, StoreHeader, open_store, read_header
-from .tokenised import Which, tokenised
+from .tokenised import Which, choose, chosen_before, tokenised
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +96,19 @@ class Demonstrations:
             found = read_header(self.folder)
             env, interface = found.env, found.interface
         return open_store(self.folder, StoreHeader.of(env, interface, encoder))
+
+    def num_new(self, copy: Path) -> int:
+        """Return how many usable episodes a data set has that were not there at its conversion.
+
+        Args:
+            copy: folder of the demonstration store into which `open` converted the data set.
+
+        Raises:
+            ValueError: the data set cannot be read, or it has no usable episode.
+        """
+        if (reader := self._reader()) is None:
+            return 0
+        return len(set(choose(reader, self.which)) - set(chosen_before(copy)))
 
     def _reader(self) -> DatasetReader | None:
         """Return a reader if the folder is a LeRobot data set, otherwise None."""

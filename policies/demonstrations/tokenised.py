@@ -87,11 +87,22 @@ def _leave_out(folder: Path, index: int, reason: str, chosen: list[int]) -> None
         reason: why the episode cannot be used.
         chosen: indices of the episodes that remain to be used, without this episode.
     """
-    path = folder / "left_out.json"
-    reasons = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, reasons | {str(index): reason})
+    write_json(folder / "left_out.json", _reasons(folder) | {str(index): reason})
     write_aside(folder / "chosen.json", (json.dumps(chosen) + "\n").encode())
     tqdm.write(f"skipped: episode {index}: {reason}")
+
+
+def _reasons(folder: Path) -> dict[str, str]:
+    """Return why episodes were left out, by their index in the data set."""
+    path = folder / "left_out.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def chosen_before(folder: Path) -> list[int]:
+    """Return the indices of the episodes that `tokenised` has chosen or left out."""
+    return json.loads((folder / "chosen.json").read_text()) + [
+        int(index) for index in _reasons(folder)
+    ]
 
 
 def choose(reader: DatasetReader, which: Which) -> list[int]:

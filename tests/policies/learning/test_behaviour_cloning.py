@@ -104,6 +104,17 @@ def test_a_finished_run_is_not_done_again(cloned, encoder, demos, capsys):
     assert "held out: 1 of 10 episodes; error " in printed
 
 
+def test_a_finished_run_does_not_pass_for_one_of_more_episodes(cloned, encoder, demos, tmp_path):
+    grown = shutil.copytree(demos, tmp_path / "grown")
+    out = shutil.copytree(cloned, tmp_path / "out")
+    (out / "config.json").unlink()  # of the other path
+    imitation = dataclasses.replace(config(encoder).imitation, last_steps=150, log_every=50)
+    with DatasetWriter(grown, ReachEnv().interface) as writer:
+        writer.append(reach(12))
+    with pytest.raises(ValueError, match=r"is complete, but .*grown has 1 more episodes now"):
+        train(cloning(encoder, grown, imitation=imitation), out)
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same(cloned, encoder, demos, tmp_path):
     """Half of the episodes are tokenised, and the data set has grown since."""
     grown = shutil.copytree(demos, tmp_path / "grown")
