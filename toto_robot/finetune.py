@@ -278,7 +278,9 @@ class _Run:
         assert folder is not None
         encoder = Encoder(self._tokenizer, self._model_config.build(), 0, "mean")
         data = ranks.first_then_others(
-            lambda: tokenise_data(folder, encoder, config.stride, self._out, config.seed)
+            lambda: tokenise_data(
+                folder, encoder, config.stride, config.frames, self._out, config.seed
+            )
         )
         has_held_out = bool(len(data.runs(validation=True)))
         if ranks.first and not has_held_out:

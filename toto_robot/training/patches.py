@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..cli import command
-from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
+from ..data.mixture import FrameSequenceMixture, SequenceMixture, require_clips, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoders.frozen import save_frozen
 from ..encoders.loading import load_tokenizer
@@ -109,13 +109,15 @@ def _train(
     config: PatchTrainingConfig, out: Path, tokenizer: AnyTokenizer | None, ranks: Ranks
 ) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
+    held_out = [shard for shard in shards if split(shard, validation=True)]
+    require_clips(shards, config.frames, validation=False)
+    require_clips(held_out, config.frames, validation=True)
     if ranks.first:
         claim(out, config)
         if tokenizer is not None:
             for shard in shards:
                 tokenize_shard(shard, tokenizer, batch=32)
     ranks.wait()
-    held_out = [shard for shard in shards if split(shard, validation=True)]
     torch.manual_seed(config.seed)
     patches = config.frames * config.model.tokens_per_frame
     weights = [data.weight for data in config.data]

@@ -16,7 +16,7 @@ import torch
 from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import differences, to_dict
-from ..data.mixture import SequenceMixture, TokenData, split
+from ..data.mixture import SequenceMixture, TokenData, require_clips, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
 from ..encoders.encoder import Encoder
@@ -161,8 +161,9 @@ class _Pretraining:
             model = (
                 self._fresh_model()
             )  # built first, so that config errors are raised before `out` is created
-            shards = self._open_shards([data.path for data in self.config.data], ranks)
-            unseen = self._open_shards(self.config.unseen, ranks)
+            shards = [open_data(data.path) for data in self.config.data]
+            unseen = [open_data(folder) for folder in self.config.unseen]
+            self._prepare(shards, unseen, ranks)
             result = fit(
                 model,
                 [self._phase(stage, shards, unseen) for stage in self.config.stages],
@@ -181,15 +182,19 @@ class _Pretraining:
                     print(result.stopped())
         return folder
 
-    def _open_shards(self, folders: Sequence[Path], ranks: Ranks) -> list[TokenData]:
-        shards = [open_data(folder) for folder in folders]
+    def _prepare(
+        self, shards: Sequence[TokenData], unseen: Sequence[TokenData], ranks: Ranks
+    ) -> None:
+        """Check the lengths of the clips, and tokenise data sets without tokens."""
+        frames = max(stage.frames for stage in self.config.stages)
+        require_clips([*shards, *unseen], frames, validation=False)
+        require_clips(_held_out(shards), frames, validation=True)
         if ranks.first:
             claim(self.out, self.config)
-            for shard in shards:
+            for shard in (*shards, *unseen):
                 if isinstance(shard, Shard):
                     tokenize_shard(shard, self.tokenizer, batch=32)
         ranks.wait()
-        return shards
 
     def _fresh_model(self) -> CausalModel:
         torch.manual_seed(self.config.seed)
@@ -245,11 +250,7 @@ class _Pretraining:
             rows=rows(shards, [data.weight for data in config.data], False),
             tokens_per_row=tokens,
             flops_per_row=model_flops(config.model, stage.frames) * tokens,
-            validation={
-                shard.name: rows([shard], [1.0], True)
-                for shard in shards
-                if len(shard.runs(validation=True))
-            },
+            validation={shard.name: rows([shard], [1.0], True) for shard in _held_out(shards)},
             validation_rows=config.validation_sequences,
             measure=measure if config.validation_sequences else None,
         )
@@ -281,6 +282,11 @@ class _Pretraining:
             training=result.notes(config) | data,
             pca=pca,
         )
+
+
+def _held_out(shards: Sequence[TokenData]) -> list[TokenData]:
+    """Return the data sets that have held-out files."""
+    return [shard for shard in shards if len(shard.runs(validation=True))]
 
 
 def _cut(rows: Rows, tokens: int) -> Rows:
