@@ -17,7 +17,7 @@ from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
-from .components import require_pca_frames, trained_components
+from .components import check_pool, require_pca_frames, trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -89,8 +89,10 @@ def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
     ``out/encoder`` as a `PatchEncoder`.
 
     Raises:
-        ValueError: the tokenizer does not have one code for each patch of the model.
+        ValueError: the tokenizer does not have one code for each patch of the model, or the encoder
+            has no pool `pool`.
     """
+    check_pool(PatchEncoder, config.model, config.pool, config.pca_frames)
     tokenizer = None
     if config.targets_from is not None:
         tokenizer = load_tokenizer(config.targets_from)

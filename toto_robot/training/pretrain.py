@@ -5,7 +5,6 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
+from ..encoders.pooling import default_pool
 from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
@@ -276,7 +276,7 @@ class _Pretraining:
             self.tokenizer,
             model,
             layer=model.config.layers // 2,
-            pool=_default_pool(config.model.tokens_per_frame),
+            pool=default_pool(config.model.tokens_per_frame),
             golden_frames=_golden_frames(shards, config.golden_frames),
             frame_interval_s=config.frame_interval_s,
             training=result.notes(config) | data,
@@ -292,16 +292,6 @@ def _held_out(shards: Sequence[TokenData]) -> list[TokenData]:
 def _cut(rows: Rows, tokens: int) -> Rows:
     """Return rows with only the start token and the first ``tokens`` tokens after it."""
     return lambda first, count: tuple(row[:, : tokens + 1] for row in rows(first, count))
-
-
-def _default_pool(tokens_per_frame: int) -> str:
-    """Return the name of the finest pooling grid that divides the tokens of a frame equally.
-
-    The grid has at most 4 x 4 cells. If no grid is possible, the name is `mean`.
-    """
-    side = math.isqrt(tokens_per_frame)
-    cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
-    return "mean" if cells == 1 else f"grid{cells}"
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:
