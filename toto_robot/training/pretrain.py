@@ -180,6 +180,7 @@ class _Pretraining:
                     print(f"encoder {folder}")
                 else:
                     print(result.stopped())
+            ranks.wait()  # on return, the encoder exists for all ranks
         return folder
 
     def _prepare(
