@@ -29,6 +29,7 @@ from .encoders.encoder import Encoder
 from .encoders.onnx_graphs import FrameGraph, StreamGraph
 from .encoders.vision import AnyToto, build_toto
 from .files import write_json, written_aside
+from .models import TotoConfig
 
 __all__ = ["ExportConfig", "compare", "export", "export_onnx"]
 
@@ -114,11 +115,11 @@ def export_onnx(
     Raises:
         ImportError: onnx, onnxruntime or onnxscript is not installed (the extra `export`).
         ValueError: the encoder has another precision or device or repeats frames, the context is
-            below 2 or longer than a training sequence, or layer 0 is exported with a context.
+            below 2 or longer than a training sequence, layer 0 is exported with a context, the
+            model is not of kind llama, or a context is set and its attention is not causal.
     """
     _require_onnx()
-    config = encoder.transformer.config
-    _check(encoder, context)
+    config = _check(encoder, context)
     folder.mkdir(parents=True, exist_ok=True)
     frames = torch.zeros(num_envs, *size, 3, dtype=torch.uint8)
     outputs = ["frame_embedding", "frame_tokens"]
@@ -142,26 +143,32 @@ def export_onnx(
     shutil.copyfile(Path(__file__).parent / "encoders/onnx_runtime.py", folder / "onnx_runtime.py")
     shapes = {"height": size[0], "width": size[1], "num_envs": num_envs}
     past = {"context": context, "frame_skip": frame_skip, "mode": "rolling"}
-    write_json(folder / "export.json", _metadata(encoder) | shapes | past)
+    write_json(folder / "export.json", _metadata(encoder, config) | shapes | past)
 
 
-def _check(encoder: Encoder, context: int | None) -> None:
-    """Raise ValueError if an encoder cannot be exported."""
+def _check(encoder: Encoder, context: int | None) -> TotoConfig:
+    """Return the config of the transformer. Raise ValueError if it cannot be exported."""
     config, weight = encoder.transformer.config, encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu" or encoder.repeat_frame:
         raise ValueError(
             "only an encoder in float32 on the CPU without repeat_frame can be exported, got "
             f"{weight.dtype} on {weight.device}, repeat_frame={encoder.repeat_frame}"
         )
+    if not isinstance(config, TotoConfig):
+        raise ValueError(f"only a model of kind llama can be exported, got {config.kind}")
+    if context is not None and config.attention != "causal":
+        raise ValueError(
+            f"attention={config.attention} has no stream: export it without one (context=null)"
+        )
     if context is not None and not 2 <= context <= config.frames:
         raise ValueError(f"context must be in [2, {config.frames}] frames, got {context}")
     if context is not None and max(encoder.layers) == 0:
         raise ValueError("layer 0 has no past: export it without a stream (context=null)")
+    return config
 
 
-def _metadata(encoder: Encoder) -> dict[str, object]:
+def _metadata(encoder: Encoder, config: TotoConfig) -> dict[str, object]:
     """Return the properties of an encoder that are saved in `export.json`."""
-    config = encoder.transformer.config
     return {
         "format": 1,
         "fingerprint": encoder.fingerprint,

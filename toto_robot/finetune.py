@@ -26,8 +26,8 @@ from .cli import command
 from .data.mixture import SequenceMixture, TokenData
 from .encoders.encoder import Encoder
 from .encoders.loading import load_tokenizer, load_toto, save_encoder
-from .encoders.pca import all_features
-from .encoders.pooling import is_attention, needs_components
+from .encoders.pca import PrincipalComponents, all_features, build_pools
+from .encoders.pooling import default_pool, is_attention, needs_components
 from .models import CausalModel, ModelConfig, TotoConfig, model_flops
 from .models.adapters import Adaptation
 from .models.transformer import Attention
@@ -131,6 +131,9 @@ class FinetuneConfig:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames must be at least 1 or null, got {self.max_frames}")
+        head = None if self.labels is None else self.labels.head
+        if head == "batch_norm_linear" and self.part < 2:
+            raise ValueError(f"labels.head={head} needs a part of at least 2 examples, got 1")
         if self.next_token_weight == 0 and (self.labels is None or self.labels.stop_gradient):
             raise ValueError(
                 "next_token_weight=0 trains no weight of the transformer, unless there are labels "
@@ -278,7 +281,9 @@ class _Run:
         assert folder is not None
         encoder = Encoder(self._tokenizer, self._model_config.build(), 0, "mean")
         data = ranks.first_then_others(
-            lambda: tokenise_data(folder, encoder, config.stride, self._out, config.seed)
+            lambda: tokenise_data(
+                folder, encoder, config.stride, config.frames, self._out, config.seed
+            )
         )
         has_held_out = bool(len(data.runs(validation=True)))
         if ranks.first and not has_held_out:
@@ -340,13 +345,12 @@ class _Run:
         if start.pca is not None and len(start.pca.frames):
             tuned = Encoder(self._tokenizer, transformer, 0, "mean")
             pca = start.pca.refit(all_features(tuned))
-        needs_more = is_attention(start.pool) or (needs_components(start.pool) and pca is None)
         save_encoder(
             folder,
             self._tokenizer,
             transformer,
             layer=start.layer,
-            pool="mean" if needs_more else start.pool,
+            pool=_pool_of(start, pca, self._model_config),
             frame_interval_s=start.frame_interval_s if interval_s is None else interval_s,
             training={
                 "fine_tuned_from": {"name": config.start_from, "weights": start.weights_hash},
@@ -355,6 +359,19 @@ class _Run:
             },
             pca=pca,
         )
+
+
+def _pool_of(start: Encoder, pca: PrincipalComponents | None, after: ModelConfig) -> str:
+    """Return the default pool of the fine-tuned model: that of `start`, if it can be used."""
+    if is_attention(start.pool) or (needs_components(start.pool) and pca is None):
+        return "mean"
+    try:
+        build_pools(start.pool, after.dim, after.tokens_per_frame, start.layers, pca)
+    except ValueError as error:
+        pool = default_pool(after.tokens_per_frame)
+        print(f"{error}; the default pool of the new encoder is {pool}")
+        return pool
+    return start.pool
 
 
 main = command("finetune", FinetuneConfig)(finetune)

@@ -95,12 +95,14 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
         raise ValueError(f"data: this claim reads finished runs, and no data such as {data}")
     if data is not None and not data.is_dir():
         raise ValueError(f"data: there is no folder {data}")
-    claim_folder(out, config)
+    drawn = out / "drawn" / claim.data
     if data is None and claim.data != "none":
-        data = out / "drawn"
-        draw_data(claim.data, data)
+        data = drawn
     runs = Runs(claim.runs, claim.common, config.scale, data, config.seeds, out)
-    runs.check()
+    runs.check()  # before the claim: a wrong setting leaves `out` free
+    claim_folder(out, config)
+    if data == drawn:
+        draw_data(claim.data, drawn)
     print(_plan(runs, config), flush=True)
     if not runs.execute():
         return None

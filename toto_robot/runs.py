@@ -12,6 +12,9 @@ from .locks import hold
 
 WEIGHTS = Path(__file__).parent / "weights"
 RECORD = "weights.json"  # hashes of the weights of encoders that the config names
+# What a folder may contain without results of a run. `drawn`, `frames` and `tokens` are folders of
+# prepared data, which are compared with the config where they are used again.
+NO_RESULTS = ("config.json", RECORD, "drawn", "frames", "hydra", "tensorboard", "tokens")
 # Last names of settings that change how a run computes or saves, but not its results. `pca_frames`
 # is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
@@ -182,14 +185,11 @@ def goes_on(out: Path) -> bool:
 
 def _has_results(out: Path) -> bool:
     """Return whether a folder contains results of a run, in addition to its config."""
-    for path in out.iterdir():
-        if path.name in ("config.json", RECORD, "hydra", "tensorboard") or path.name.startswith(
-            "."
-        ):
-            continue
-        if path.is_dir() or path.stat().st_size:
-            return True
-    return False
+    tops = [one for one in out.iterdir() if one.name not in NO_RESULTS and one.name[0] != "."]
+    files = (file for one in tops for file in (one.rglob("*") if one.is_dir() else [one]))
+    return any(
+        file.is_file() and file.stat().st_size and file.name not in NO_RESULTS for file in files
+    )
 
 
 def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from .cli import command
 from .config import to_dict
+from .encoders.contract import BATCH, compress_in_batches
 from .encoders.encoder import Encoder
 from .encoders.pca import PrincipalComponents, build_pools
 from .encoders.pooling import Pool, is_attention, needs_components
@@ -227,7 +228,7 @@ def _variants(config: SweepConfig, trained: Encoder, has_tokens: bool) -> dict[s
 
     The principal components of each copy are fitted to its own features.
     """
-    untrained = trained.untrained(0).to(config.device)
+    untrained = trained.untrained(0).to(trained.transformer.embed_tokens.weight.device)
     layers = range(trained.num_layers + 1)
 
     def variant(tokens: Encoder) -> _Variant:
@@ -339,12 +340,15 @@ def _pixels(frames: Array) -> Array:
 
 def _tokens(encoder: Encoder, parts: Sequence[Array], view: str) -> Tensor:
     """Return the tokens [t c n] of t frames of c cameras, n tokens each."""
-    if len(parts) > 1:
-        return torch.stack([encoder.tokenize(torch.from_numpy(part)) for part in parts], dim=1)
-    (frames,) = parts
-    flat = torch.from_numpy(frames).flatten(0, 1)
-    ids = flat.long() if view == "tokens" else encoder.tokenize(flat)
-    return ids.unflatten(0, frames.shape[:2])
+    if view == "tokens":
+        ids = parts[0]
+    elif len(parts) > 1:
+        ids = np.stack([compress_in_batches(encoder, part) for part in parts], axis=1)
+    else:
+        times, cameras, *size = parts[0].shape
+        flat = compress_in_batches(encoder, parts[0].reshape(-1, *size))
+        ids = flat.reshape(times, cameras, -1)
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def _features(config: SweepConfig, variant: _Variant, ids: Tensor, rows: Array) -> dict[str, Array]:
@@ -356,8 +360,15 @@ def _features(config: SweepConfig, variant: _Variant, ids: Tensor, rows: Array) 
     encoder = variant.features
     layers = range(encoder.num_layers + 1)
     num_cameras = ids.shape[1]
+    device = encoder.transformer.embed_tokens.weight.device
+    pools = {
+        (name, layer): _pool(name, variant, layer).to(device)
+        for name in config.pools
+        for layer in layers
+    }
     if config.stream is None:
-        per_layer = encoder.token_features(ids.flatten(0, 1), layers)
+        batches = ids.flatten(0, 1).split(BATCH)
+        steps = (encoder.token_features(batch, layers) for batch in batches)
     else:
         stream = encoder.stream(
             num_cameras,
@@ -366,16 +377,17 @@ def _features(config: SweepConfig, variant: _Variant, ids: Tensor, rows: Array) 
             frame_skip=config.stream.frame_skip,
             layers=layers,
         )
-        seen = [stream.token_features(frame) for frame in ids]
-        chosen = [seen[row] for row in rows]
-        per_layer = tuple(torch.cat(steps) for steps in zip(*chosen, strict=True))
-    found = {}
-    for name in config.pools:
-        for layer, features in enumerate(per_layer):
-            pool = _pool(name, variant, layer).to(features.device)
-            embedding = pool(features).unflatten(0, (-1, num_cameras)).flatten(1).half()
-            found[f"{name}-{layer}"] = embedding.cpu().contiguous().numpy()
-    return found
+        seen = (stream.token_features(frame) for frame in ids)
+        steps = (one for row, one in enumerate(seen) if row in rows)
+    # pooled at once: the features of a whole episode and all layers need too much memory
+    pooled: dict[str, list[Tensor]] = {f"{name}-{layer}": [] for name, layer in pools}
+    for features in steps:
+        for (name, layer), pool in pools.items():
+            pooled[f"{name}-{layer}"].append(pool(features[layer]).half().cpu())
+    return {
+        key: torch.cat(parts).unflatten(0, (-1, num_cameras)).flatten(1).contiguous().numpy()
+        for key, parts in pooled.items()
+    }
 
 
 def _pool(name: str, variant: _Variant, layer: int) -> Pool:

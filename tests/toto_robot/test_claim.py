@@ -66,15 +66,33 @@ def test_what_has_an_effect_blocks_and_nothing_is_written(out, change):
 
 
 @pytest.mark.parametrize(
-    "left", [[], [".lock"], ["hydra/x"], ["tensorboard/events"], ["log.jsonl"]]
+    "left",
+    [
+        [],
+        [".lock"],
+        ["hydra/x"],
+        ["tensorboard/events"],
+        ["log.jsonl"],
+        ["frames/videos/manifest.json", "frames/videos/tokens.u16"],
+        ["drawn/images/disc.png", "runs/first/config.json"],
+    ],
 )
 def test_a_folder_without_results_is_free(tmp_path, left):
     claim(tmp_path, ASKED)
     for name in left:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("" if name == "log.jsonl" else "x")
     claim(tmp_path, replace(ASKED, seed=3))
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize("left", ["runs/tokens/manifest.json", "encoder/weights.safetensors"])
+def test_results_in_a_subfolder_block(tmp_path, left):
+    claim(tmp_path, ASKED)
+    (tmp_path / left).parent.mkdir(parents=True)
+    (tmp_path / left).write_text("x")
+    with pytest.raises(ValueError, match=r"holds a run with another config"):
+        claim(tmp_path, replace(ASKED, seed=3))
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"seed": 0'])

@@ -18,6 +18,7 @@ from toto_robot.encoders.exported import ExportedEncoder
 from toto_robot.encoders.onnx_runtime import OnnxEncoder, OnnxStream
 from toto_robot.encoders.pca import all_features, fit_components
 from toto_robot.export import ExportConfig, compare, export, export_onnx
+from toto_robot.models import Gpt2Config, MambaConfig
 from toto_robot.tokenizers import LightConfig
 
 # torch's exporter warns of its own ways, in several words
@@ -25,16 +26,28 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = (20, 24)
 
 
-def tiny(pool="grid2", layer=2):
+LAYOUT = {"codes": 8192, "tokens_per_frame": 4, "frames": 4}
+LLAMA = TotoConfig(
+    **LAYOUT,
+    dim=16,
+    layers=3,
+    heads=2,
+    mlp_hidden=24,
+    tie_embeddings=True,
+    rope_base=10000.0,
+    norm_eps=1e-5,
+)
+GPT2 = Gpt2Config(**LAYOUT, dim=16, layers=2, heads=2, mlp_hidden=16, norm_eps=1e-5)
+MAMBA = MambaConfig(**LAYOUT, dim=16, layers=2, state=4, expand=2, convolution=4, norm_eps=1e-5)
+
+
+def tiny(pool="grid2", layer=2, model=LLAMA):
     torch.manual_seed(0)
     tokenizer = LightConfig(
         image_size=16, levels=(8, 8, 8, 4, 4), widths=(8, 8), blocks=(1, 1),
         decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
     ).build()  # fmt: skip
-    transformer = TotoConfig(
-        codes=8192, dim=16, layers=3, heads=2, mlp_hidden=24, tie_embeddings=True,
-        tokens_per_frame=4, frames=4, rope_base=10000.0, norm_eps=1e-5,
-    ).build()  # fmt: skip
+    transformer = model.build()
     with torch.no_grad():  # so that the past matters
         for parameter in transformer.parameters():
             if parameter.ndim > 1:
@@ -205,11 +218,15 @@ def test_impossible_export_is_refused(changes, message):
         (tiny().to(torch.bfloat16), {}, "bfloat16"),
         (tiny(), {"context": 5}, r"\[2, 4\] frames, got 5"),
         (tiny(layer=0), {"context": 2}, "layer 0 has no past"),
+        (tiny(model=GPT2), {}, "only a model of kind llama can be exported, got gpt2"),
+        (tiny(model=MAMBA), {"context": 2}, "only a model of kind llama .* got mamba"),
+        (tiny(model=replace(LLAMA, attention="full")), {"context": 2}, "attention=full has no str"),
     ],
 )
 def test_encoder_that_cannot_be_exported_is_refused(tmp_path, encoder, options, message):
     with pytest.raises(ValueError, match=message):
         export_onnx(encoder, tmp_path, size=SIZE, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_library_is_named(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from tests.command_lines import run
 from tests.toto_robot.tiny import tiny_toto
 from toto_robot import load_encoder
 from toto_robot.data.video import write_video
+from toto_robot.encoders.encoder import Encoder
 from toto_robot.encoders.loading import load_toto, save_encoder
 from toto_robot.recognition.labelled_clips import load_heads
 
@@ -196,6 +197,44 @@ def test_larger_frames_change_tokens_context_and_rope_base(tiny, images, tmp_pat
     assert config.rope_base == 50000.0
 
 
+def test_a_grid_that_does_not_divide_the_tokens_is_replaced(tiny, tmp_path):
+    done = finetune(tiny, CLIPS, tmp_path / "out", "image_size=72 frames=1 steps=1 batch=1 part=1")
+    assert "the default pool of the new encoder is grid3" in done.out
+    assert load_toto(tmp_path / "out/encoder").pool == "grid3"  # of 9 x 9 tokens
+
+
+def test_a_batch_norm_head_is_validated_on_single_rows(tiny, images, tmp_path):
+    more = "supervision=small labels.head=batch_norm_linear steps=4 batch=4 part=4 labels.crops=0"
+    finetune(tiny, images, tmp_path / "out", f"{more} validation_rows=3")
+    assert "validation_loss" in (tmp_path / "out/log.jsonl").read_text()
+
+
+def test_long_episodes_without_actions_are_read_in_batches(tiny, tmp_path, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 255, (70, 1, 40, 40, 3), np.uint8)
+    expected, sizes = load_encoder(tiny).compress(frames[:, 0]), []
+    (tmp_path / "store").mkdir()
+    np.savez(tmp_path / "store/0.npz", frames=frames, proprio=np.zeros((70, 2)))
+    np.savez(tmp_path / "store/1.npz", frames=frames[:9], labels=np.zeros((3, 2)))  # too few
+    compress = Encoder.compress
+    monkeypatch.setattr(
+        Encoder, "compress", lambda one, rows: sizes.append(len(rows)) or compress(one, rows)
+    )
+    finetune(tiny, tmp_path / "store", tmp_path / "out", "steps=1 frames=3")
+    assert sizes == [32, 32, 6, 9]
+    (shard,) = (tmp_path / "out/tokens").glob("finetune-0*.u16")
+    found = np.fromfile(shard, np.uint16).reshape(-1, 16)
+    assert np.array_equal(found, np.concatenate([expected, expected[:9]]))
+
+
+def test_a_lerobot_data_set_with_constant_actions_is_read(tiny, tmp_path):
+    pytest.importorskip("pyarrow")
+    from tests.toto_robot.data.fake_lerobot import write_set
+
+    write_set(tmp_path / "set", (8, 8), columns={"action": [[0.0, 0.0]] * 16})
+    finetune(tiny, tmp_path / "set", tmp_path / "out", "steps=1 frames=3")
+    assert len(list((tmp_path / "out/tokens").glob("finetune-0*.json"))) == 1
+
+
 @pytest.mark.parametrize("view", ["frames", "tokens"])
 def test_episodes_of_a_robot_are_clips_of_each_camera(tiny, tmp_path, view):
     rng = np.random.default_rng(0)
@@ -224,6 +263,10 @@ def test_episodes_of_a_robot_are_clips_of_each_camera(tiny, tmp_path, view):
         ("adapt=last_blocks adapt.blocks=3", "adapt.blocks must be at most 2"),
         ("ema_decay=1.0", "ema_decay must be at least 0 and below 1, got 1.0"),
         ("start_from=mae-nano", "expected a Toto over discrete tokens"),
+        (
+            "supervision=small labels.head=batch_norm_linear part=1",
+            "labels.head=batch_norm_linear needs a part of at least 2 examples, got 1",
+        ),
         ("supervision=small labels.layers=[9]", "layer 9 does not exist; 0 (embedding) to 2"),
     ],
 )

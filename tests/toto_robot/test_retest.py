@@ -127,6 +127,13 @@ def test_mistakes_are_answered_in_one_line(tmp_path, words, message):
     assert len(done.err.strip().splitlines()) == 1
 
 
+def test_a_wrong_setting_leaves_the_folder_free(tmp_path):
+    for heads in (5, 3):
+        done = retest(f"claim=architectures scale=small scale.heads={heads} out={tmp_path}/out")
+        assert f"dim must be a multiple of 2 * heads = {2 * heads}" in done.err
+    assert not list((tmp_path / "out").glob("[!h]*"))
+
+
 def test_verdicts():
     def bound(low, high, *by_seed):
         return Bound(value=(low + high) / 2, low=low, high=high, by_seed=by_seed)

@@ -22,7 +22,7 @@ from toto_robot.encoders.pca import all_features, fit_components
 from toto_robot.models import TotoConfig
 from toto_robot.probing.report import clearness
 from toto_robot.sweep import SweepConfig, sweep
-from toto_robot.tokenizers import LightConfig
+from toto_robot.tokenizers import LightConfig, LightDVae
 
 PENALTIES = (1e-5, 1e-1, 1e1)
 
@@ -137,6 +137,36 @@ def test_principal_components_are_pools_and_each_control_has_its_own(checkpoint,
     rotated, mean = (found["trained", 2, pool]["score"] for pool in ("pca8grid1", "mean"))
     assert rotated == pytest.approx(mean, abs=0.02)
     assert found["untrained", 2, "pca8"]["score"] != found["trained", 2, "pca8"]["score"]
+
+
+def test_device_auto_is_a_device(checkpoint, store, tmp_path):
+    sweep(config(checkpoint, store, device="auto", pools=("mean",)), tmp_path)
+    assert ("trained", 1, "mean") in cells(tmp_path)
+
+
+def test_long_episodes_are_encoded_in_batches(checkpoint, tmp_path, monkeypatch):
+    from safetensors.numpy import load_file
+
+    rng, sizes = np.random.default_rng(0), []
+    for number in range(3):
+        frames = rng.integers(0, 256, (40, 2, 16, 16, 3), np.uint8)
+        np.savez(tmp_path / f"{number}.npz", frames=frames, light=rng.random(40))
+    encode, features = LightDVae.encode, Encoder.token_features
+    monkeypatch.setattr(
+        LightDVae, "encode", lambda one, rows: sizes.append(len(rows)) or encode(one, rows)
+    )
+    monkeypatch.setattr(
+        Encoder,
+        "token_features",
+        lambda one, ids, layers: sizes.append(len(ids)) or features(one, ids, layers),
+    )
+    found = config(checkpoint, tmp_path, target="state", array="light", pools=("mean",))
+    sweep(found, tmp_path / "out")
+    assert max(sizes) == 32
+    expected = load_encoder(checkpoint, layer=1, pool="mean")(frames.reshape(80, 16, 16, 3))
+    stored = [load_file(path)["mean-1"] for path in tmp_path.glob("out/embeddings-*/2-*")]
+    expected = expected.reshape(40, -1).numpy()
+    assert any(np.allclose(one, expected, atol=2e-3) for one in stored)
 
 
 def test_few_episodes_support_no_choice(checkpoint, tmp_path, capsys):

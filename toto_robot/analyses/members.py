@@ -55,10 +55,9 @@ def train_member(config: PretrainConfig, folder: Path) -> Outcome:
         except FloatingPointError as error:
             diverged = True
             print(f"{folder}: {error}")
-    steps = sum(stage.steps for stage in config.stages)
     log = folder / "log.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    finished = diverged or bool(rows and rows[-1]["step"] == steps)
+    finished = diverged or (folder / "encoder" / "config.json").is_file()
     if not diverged and rows and "validation_loss" not in rows[-1]:
         raise ValueError(
             f"{folder}: no held-out loss; a data set needs more files, and "

@@ -170,10 +170,11 @@ def _measure(
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         batches = range(0, len(ids), config.batch)
+        device = encoder.transformer.embed_tokens.weight.device
         losses = [
             token_losses(
                 encoder.transformer,
-                torch.from_numpy(ids[first : first + config.batch]).to(config.device),
+                torch.from_numpy(ids[first : first + config.batch]).to(device),
             )
             .cpu()
             .numpy()

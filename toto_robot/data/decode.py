@@ -30,14 +30,16 @@ def decode(config: DecodeConfig, out: Path) -> None:
     Data sets that already exist are not decoded again.
 
     Raises:
-        ValueError: no file of a source could be read.
+        ValueError: no file of a source could be read, or the data set of a source was made of
+            another folder or with other settings.
     """
     for source in config.sources:
         folder = out / source.name
-        if (folder / "manifest.json").is_file():
+        is_kept = (folder / "manifest.json").is_file()
+        shard = decode_source(source, folder, config.size, config.seed)
+        if is_kept:
             print(f"{folder}: already exists, kept")
             continue
-        shard = decode_source(source, folder, config.size, config.seed)
         skipped = shard.manifest["skipped"]
         print(
             f"{folder}: {shard.manifest['frames']} frames in {len(shard.manifest['clips'])} clips, "

@@ -19,7 +19,14 @@ from .shards import HOLD_OUT, Shard, split
 from .shuffle import BLOCK, apportion, interleave, key_of, permute, uniform
 from .token_shards import TokenShards
 
-__all__ = ["FrameMixture", "FrameSequenceMixture", "SequenceMixture", "TokenData", "split"]
+__all__ = [
+    "FrameMixture",
+    "FrameSequenceMixture",
+    "SequenceMixture",
+    "TokenData",
+    "require_clips",
+    "split",
+]
 
 
 TokenData = Shard | TokenShards
@@ -257,6 +264,17 @@ def _sequences(
     shards: Sequence[TokenData], weights: Sequence[float], frames: int, validation: bool, seed: int
 ) -> _Stream:
     """Return the rows of a mixture whose sequences have ``frames`` frames."""
+    return _Stream(require_clips(shards, frames, validation=validation), list(weights), seed)
+
+
+def require_clips(
+    shards: Sequence[TokenData], frames: int, *, validation: bool
+) -> "list[_Windows]":
+    """Return the windows of ``frames`` frames of each data set, which need not have tokens yet.
+
+    Raises:
+        ValueError: a data set of videos has no clip of ``frames`` frames or more.
+    """
     windows = []
     for shard in shards:
         together = shard.kind == "video"
@@ -265,7 +283,7 @@ def _sequences(
         if not len(mine):
             raise ValueError(f"{shard.folder} ({shard.name}) has no clip of {span} frames or more")
         windows.append(mine)
-    return _Stream(windows, list(weights), seed)
+    return windows
 
 
 def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:

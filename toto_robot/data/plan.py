@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..checkpoint import weights_hash
-from ..config import differences, to_dict
+from ..config import to_dict
 from ..encoders.loading import load_tokenizer
 from ..files import write_aside, write_json
 from ..tokenizers import AnyTokenizer
 from .clips import Sampling
 from .images import IMAGE_RESIZER
 from .runners import Runner
-from .shards import HOLD_OUT
+from .shards import HOLD_OUT, require_same_data
 from .sources import AnySource, Images, Listing
 from .token_shards import FORMAT, read_side, shard_name
 from .video import RESIZER
@@ -124,11 +124,7 @@ def plan(config: TokeniseConfig, out: Path) -> dict[str, Any]:
     expected = _made_of(config, load_tokenizer(config.tokenizer_from, config.image_size))
     if path.is_file():
         manifest = json.loads(path.read_text())
-        if lines := differences({key: manifest.get(key) for key in expected}, expected):
-            raise ValueError(
-                f"{out} holds another data set (there != here); choose another out=, or delete "
-                "the folder:\n  " + "\n  ".join(lines)
-            )
+        require_same_data(out, manifest, expected)
         return manifest
     if (codes := expected["tokenizer"]["codes"]) > 1 << 16:
         raise ValueError(f"tokens are stored in 16 bits, but the tokenizer has {codes} codes")

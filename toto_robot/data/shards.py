@@ -2,8 +2,9 @@
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), side of the frames, list of the clips, and list of
-                    the files that were skipped or partly used
+    manifest.json   name, kind (video or image), folder and settings of the source, side of the
+                    frames, list of the clips, and list of the files that were skipped or partly
+                    used
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
     tokens.json     hash of the tokenizer's weights
@@ -14,7 +15,7 @@ A data set is a folder::
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
+from ..config import differences
 from ..files import write_json, written_aside
 from ..tokenizers import AnyTokenizer
 from .clips import read_video
@@ -37,6 +39,7 @@ __all__ = [
     "Source",
     "decode_source",
     "encode_runs",
+    "require_same_data",
     "split",
     "tokenize_shard",
 ]
@@ -175,11 +178,25 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     """Decode the files of a source, and write them as a data set.
 
-    Unusable files are skipped. The manifest lists skipped and partly used files with the reason.
+    Unusable files are skipped. The manifest lists skipped and partly used files with the reason. A
+    data set that exists is kept if it was made of the same source with the same settings.
 
     Raises:
-        ValueError: no file of ``source`` could be read.
+        ValueError: no file of ``source`` could be read, or ``folder`` holds another data set.
     """
+    made_of = {
+        "name": source.name,
+        "kind": source.kind,
+        "path": str(source.path),
+        "size": size,
+        "stride": source.stride,
+        "crops": source.crops,
+        "seed": seed,
+    }
+    if (folder / "manifest.json").is_file():
+        kept = Shard.open(folder)
+        require_same_data(folder, made_of | kept.manifest, made_of)  # earlier ones lack keys
+        return kept
     suffixes = VIDEO_SUFFIXES if source.kind == "video" else IMAGE_SUFFIXES
     paths = walk(source.path, suffixes)
     clips: list[dict[str, Any]] = []
@@ -206,12 +223,7 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
                 f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below "
                 f"{source.path}{reasons}"
             )
-    manifest = {
-        "name": source.name,
-        "kind": source.kind,
-        "size": size,
-        "stride": source.stride,
-        "seed": seed,
+    manifest = made_of | {
         "resizer": RESIZER if source.kind == "video" else IMAGE_RESIZER,
         "frames": clips[-1]["start"] + clips[-1]["length"],
         "clips": clips,
@@ -220,6 +232,24 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     }
     write_json(folder / "manifest.json", manifest)
     return Shard.open(folder)
+
+
+def require_same_data(folder: Path, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that a data set was made of the expected source with the expected settings.
+
+    Args:
+        folder: folder of the data set.
+        there: its manifest.
+        expected: the entries of the manifest that are compared.
+
+    Raises:
+        ValueError: entries differ; the message lists them.
+    """
+    if lines := differences({key: there.get(key) for key in expected}, expected):
+        raise ValueError(
+            f"{folder} holds another data set (there != here); choose another out=, or delete "
+            "the folder:\n  " + "\n  ".join(lines)
+        )
 
 
 def _crops_of(

@@ -21,6 +21,7 @@ import torch
 
 from ..checkpoint import weights_hash
 from ..cli import command
+from ..device import choose_device
 from ..encoders.loading import load_tokenizer
 from ..files import write_json
 from ..runs import report_found
@@ -136,7 +137,7 @@ class SliceWorker:
             raise ValueError(
                 f"{self._config.tokenizer_from} is not the tokenizer of the plan in {self._out}"
             )
-        self._tokenizer = tokenizer.to(self._config.device)
+        self._tokenizer = tokenizer.to(choose_device(self._config.device))
 
     def _make(self, number: int) -> None:
         size = self._config.records_per_shard

@@ -396,7 +396,7 @@ class Encoder(nn.Module):
         frames that the checkpoint stores. So only the weights differ, not the way they are read.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not the generators of GPUs
             tokenizer, transformer = (
                 self._config.tokenizer.build(),
                 self._config.transformer.build(),

@@ -182,7 +182,7 @@ class FrozenEncoder(nn.Module):
         frames that the checkpoint stores.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not the generators of GPUs
             transformer = self.transformer.config.build()
         kind: Any = type(self)
         pca = None

@@ -1,5 +1,6 @@
 """Pool the token features of a frame into one embedding (paper section 3.5)."""
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ __all__ = [
     "Pool",
     "PrincipalPool",
     "build_pool",
+    "default_pool",
     "is_attention",
     "is_pool",
     "join_layers",
@@ -229,6 +231,16 @@ def build_pool(
             f"{number}"
         )
     return PrincipalPool(side, mean, directions[:, :number])
+
+
+def default_pool(tokens_per_frame: int) -> str:
+    """Return the name of the finest pooling grid that divides the tokens of a frame equally.
+
+    The grid has at most 4 x 4 cells. If no grid is possible, the name is `mean`.
+    """
+    side = math.isqrt(tokens_per_frame)
+    cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
+    return "mean" if cells == 1 else f"grid{cells}"
 
 
 def is_pool(name: str) -> bool:

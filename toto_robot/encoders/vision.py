@@ -13,13 +13,13 @@ from typing import ClassVar
 
 import torch
 
+from ..device import choose_device
 from .contract import FrameEncoder
 from .encoder import Encoder
 from .loading import load_encoder, load_toto
 from .pixels import PixelEncoder
 from .streamed import StreamedEncoder
 from .streaming import StreamConfig
-from .vit_files import load_vit
 
 __all__ = [
     "AnyToto",
@@ -90,7 +90,7 @@ class RandomVision:
     def build(self, device: torch.device) -> FrameEncoder:
         """Build the encoder with random weights."""
         trained = load_encoder(self.name_or_path, self.layer, self.pool)
-        return trained.untrained(self.seed).to(device)
+        return trained.untrained(self.seed).to(choose_device(str(device)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +129,7 @@ class VitVision:
         pool: method that combines the features of all tokens to one embedding; null: the default of
             the format or in the checkpoint.
         heads: number of attention heads; null: the number in the published model of this width.
-            `heads`, `image_size` and `statistics` are used only for a published file.
+            `heads`, `image_size` and `statistics` must be null if `format` is null.
         image_size: side of the square to which frames are resized, pixels; null: as in training.
         statistics: mean and standard deviation for the normalisation of images, `imagenet` or
             `half` (0.5); null: those of the format.
@@ -145,18 +145,16 @@ class VitVision:
     statistics: str | None
 
     def build(self, device: torch.device) -> FrameEncoder:
-        """Load the encoder."""
-        if self.format is None:
-            return load_encoder(self.name_or_path, self.layer, self.pool, device)
-        return load_vit(
-            self.name_or_path,
-            self.format,
-            layer=self.layer,
-            pool=self.pool,
-            device=device,
-            heads=self.heads,
-            image_size=self.image_size,
-            statistics=self.statistics,
+        """Load the encoder.
+
+        Raises:
+            ValueError: `format` is null, but `heads`, `image_size` or `statistics` is set. The
+                errors of `load_encoder` are also possible.
+        """
+        names = ("heads", "image_size", "statistics")
+        options = {name: one for name in names if (one := getattr(self, name)) is not None}
+        return load_encoder(
+            self.name_or_path, self.layer, self.pool, device, format=self.format, **options
         )
 
 
@@ -177,15 +175,16 @@ def build_toto(
 
     Args:
         vision: settings of the encoder.
-        device: device for the computation.
+        device: device for the computation, such as `cuda`, or `auto`.
         dtype: precision of the weights; None: float32.
         whole: true if the command uses all layers; then `layer` and `pool` must not be set.
         streams: true if the command uses `vision.stream`; otherwise `stream` must not be set.
         verify: true to compare the outputs with the checkpoint's golden vectors.
 
     Raises:
-        ValueError: the checkpoint is not a Toto, or a layer, a pool or a stream is set that would
-            have no effect. The errors of `load_toto` are also possible.
+        ValueError: the checkpoint is not a Toto, a layer, a pool or a stream is set that would have
+            no effect, or an untrained encoder is to have int8 weights. The errors of `load_toto`
+            are also possible.
     """
     if whole and (vision.layer is not None or vision.pool is not None):
         raise ValueError(
@@ -193,8 +192,10 @@ def build_toto(
             f"model; got {vision.layer} and {vision.pool}"
         )
     if isinstance(vision, RandomVision):
-        trained = load_toto(vision.name_or_path, vision.layer, vision.pool, dtype=dtype)
-        return trained.untrained(vision.seed).to(device)
+        if dtype == torch.int8:
+            raise ValueError("int8 weights are only for trained encoders; choose another dtype")
+        trained = load_toto(vision.name_or_path, vision.layer, vision.pool, verify=verify)
+        return trained.untrained(vision.seed).to(choose_device(str(device)), dtype)
     if vision.stream is not None and not streams:
         raise ValueError("encoder.stream has no effect on this command; set encoder.stream=null")
     return load_toto(

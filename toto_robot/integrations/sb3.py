@@ -11,9 +11,10 @@ The wrapper `TotoVecEnv` encodes each image once, and the rollout buffer of the 
 contains embeddings instead of images. Use the wrapper unless the environment cannot be wrapped.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gymnasium import spaces
@@ -51,18 +52,30 @@ def _extractor_class() -> Any:
         Args:
             observation_space: an image, or a Dict with images; from Stable-Baselines3.
             encoder: an encoder, or a name or folder for `load_encoder`.
+            cameras: keys or camera names of the images that are embedded. None: all images.
+            layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one
+                value for all images, or a mapping by key or camera name. None: detected.
 
         Raises:
-            ValueError: the space has no image or only ambiguous images.
+            ValueError: the space has no image or only ambiguous images, or an image is a stack of
+                frames.
         """
 
         def __init__(
             self,
             observation_space: spaces.Space,
             encoder: FrameEmbedder | str | Path = "toto-nano",
+            cameras: Sequence[str] | None = None,
+            layout: str | Mapping[str, str] | None = None,
         ) -> None:
             space = observation_space
-            entries, _ = find_images(space)
+            entries, _ = find_images(space, cameras=cameras, layout=layout)
+            for entry in entries:
+                if entry.stacked:
+                    raise ValueError(
+                        f"{entry.describe()}: this extractor encodes single frames; the wrapper "
+                        "TotoVecEnv encodes stacks"
+                    )
             self._entries: dict[str, ImageEntry] = {entry.name: entry for entry in entries}
             others = [
                 (key, one)
@@ -95,16 +108,12 @@ def _extractor_class() -> Any:
 
 def _frames(entry: ImageEntry, images: Tensor) -> Tensor:
     """Return uint8 frames [b h w 3] from the images that Stable-Baselines3 passes."""
-    if entry.layout == "chw":
-        images = images.permute(0, 2, 3, 1)
-    if not images.dtype.is_floating_point:
-        return images
-    if entry.is_float:
-        return (images * 255).round().to(torch.uint8)
     # floats of uint8 images: divided by 255 unless normalize_images=False
-    if not torch.equal(images, images.round()):
-        raise ValueError(
-            "the images are already divided by 255, which would round them twice: add "
-            "normalize_images=False to policy_kwargs"
-        )
-    return images.round().to(torch.uint8)
+    if images.dtype.is_floating_point and not entry.is_float:
+        if not torch.equal(images, images.round()):
+            raise ValueError(
+                "the images are already divided by 255, which would round them twice: add "
+                "normalize_images=False to policy_kwargs"
+            )
+        images = images.to(torch.uint8)
+    return cast(Tensor, entry.frames(images))

@@ -96,7 +96,7 @@ class Demonstrations:
 
 def read_demonstrations(
     folder: Path,
-    kind: Kind,
+    kind: Kind | None,
     array: str | None,
     columns: Sequence[str] | None,
     stride: int,
@@ -106,7 +106,8 @@ def read_demonstrations(
 
     Args:
         folder: folder of the episodes.
-        kind: kind of target: `action`, `state` or `label`.
+        kind: kind of target: `action`, `state` or `label`. None: there is no target, and only the
+            images of an episode must be readable.
         array: name of the array or column that is the target. None uses the default of this kind,
             which the docstring of the module lists.
         columns: beginnings of column names. Only columns whose names begin with one of them are
@@ -174,20 +175,22 @@ def read_demonstrations(
     )
 
 
-def _readable(paths: Sequence[Path], kind: Kind, array: str | None) -> tuple[str, list[Path]]:
+def _readable(
+    paths: Sequence[Path], kind: Kind | None, array: str | None
+) -> tuple[str, list[Path]]:
     """Return the name of the target, and the episodes that can be read. Report the others.
 
     Raises:
         ValueError: no episode is readable.
     """
-    good, reasons, name = list[Path](), list[ValueError](), array
+    good, reasons, name = list[Path](), list[ValueError](), "" if kind is None else array
     for path in tqdm(paths, desc="check", unit="episode", leave=False):
         try:
-            if name is None:
+            if name is None and kind is not None:
                 there = open_episode(path)
                 usual = next((one for one in ARRAYS[kind] if one in there), ARRAYS[kind][-1])
             else:
-                usual = name
+                usual = name or ""
             one = _read_episode(path, kind, usual, 0, 1, lerobot=False)
             if one.view == "videos":
                 read_frames(path, one.view)
@@ -217,7 +220,7 @@ class _Episode:
 
 
 def _read_episode(
-    path: Path, kind: Kind, name: str, number: int, stride: int, lerobot: bool
+    path: Path, kind: Kind | None, name: str, number: int, stride: int, lerobot: bool
 ) -> _Episode:
     if lerobot:
         arrays = lerobot_episodes.arrays_of(path, name)
@@ -225,6 +228,8 @@ def _read_episode(
     else:
         arrays = open_episode(path)
         view, length = _view(path, arrays)
+    if kind is None and not lerobot:
+        arrays = {name: np.zeros((length, 0))}
     if name not in arrays:
         raise ValueError(
             f"{path} has no {name!r} for target={kind}; it has {sorted(arrays)} "
@@ -287,9 +292,11 @@ def check_tokenizer(folder: Path, encoder: Encoder) -> None:
 
 
 def _columns(
-    kind: Kind, name: str, target: Array, names: list[str]
+    kind: Kind | None, name: str, target: Array, names: list[str]
 ) -> tuple[Array, list[str], list[str]]:
     """Return the columns of the target that vary, their names, and names of constant columns."""
+    if kind is None:
+        return target, names, []
     if kind == "label":
         if target.shape[1] != 1 or target.dtype.kind not in "iub":
             raise ValueError(

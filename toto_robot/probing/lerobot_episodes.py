@@ -64,8 +64,13 @@ def episode_paths(folder: Path) -> list[Path]:
     return [*_opened(folder).rows]
 
 
-def usual_column(folder: Path, kind: Kind) -> str:
-    """Return the name of the default column for a kind of target: `action`, `state` or `label`."""
+def usual_column(folder: Path, kind: Kind | None) -> str:
+    """Return the name of the default column for a kind of target: `action`, `state` or `label`.
+
+    Without a target, it is empty.
+    """
+    if kind is None:
+        return ""
     there = _opened(folder).files.features
     return next((name for name in _USUAL[kind] if name in there), _USUAL[kind][0])
 
@@ -73,12 +78,16 @@ def usual_column(folder: Path, kind: Kind) -> str:
 def arrays_of(path: Path, column: str) -> dict[str, Array]:
     """Return a dictionary of the target column of an episode, its element names, and `proprio`.
 
-    `proprio` (proprioception) is left out if it is the target column.
+    `proprio` (proprioception) is left out if it is the target column. If the name of the column is
+    empty, the only array is [t 0], for t steps.
 
     Raises:
         ValueError: the data set does not have the column, or the episode is damaged.
     """
     opened = _opened(path.parent)
+    if not column:
+        steps = len(opened.files.values(opened.rows[path], ())["timestamp"])
+        return {column: np.zeros((steps, 0))}
     names = opened.files.element_names(column)
     values = opened.files.values(opened.rows[path], (column,), (_JOINTS,))
     found = {column: values[column], f"{column}_names": np.array(names)}
@@ -105,7 +114,8 @@ def readable(paths: list[Path], column: str) -> list[Path]:
     Raises:
         ValueError: no episode can be read, or the data set does not have the column.
     """
-    _opened(paths[0].parent).files.element_names(column)
+    if column:
+        _opened(paths[0].parent).files.element_names(column)
     good, reasons = list[Path](), list[str]()
     for path in tqdm(paths, desc="check", unit="episode", leave=False):
         try:

@@ -10,7 +10,7 @@ from ..data.mixture import FrameMixture
 from ..data.shards import Shard
 from ..encoders.pca import STORED_FRAMES, PrincipalComponents, all_features, fit_components
 
-__all__ = ["PCA_FRAMES", "require_pca_frames", "sample_frames", "trained_components"]
+__all__ = ["PCA_FRAMES", "check_pool", "require_pca_frames", "sample_frames", "trained_components"]
 
 PCA_FRAMES = 512  # as in the configs of trainings
 
@@ -23,6 +23,22 @@ def require_pca_frames(number: int) -> None:
     """
     if number < 0 or number == 1:
         raise ValueError(f"pca_frames must be 0 (no components) or at least 2, got {number}")
+
+
+def check_pool(kind: Any, transformer: Any, pool: str, pca_frames: int) -> None:
+    """Check the default pool of an encoder before its training.
+
+    Args:
+        kind: class of the encoder, `VitEncoder` or `PatchEncoder`.
+        transformer: config of its model.
+        pool: name of the pool.
+        pca_frames: number of frames to which principal components will be fitted; 0: none.
+
+    Raises:
+        ValueError: the encoder has no such pool.
+    """
+    pca = PrincipalComponents.stand_in(transformer.layers, transformer.dim) if pca_frames else None
+    kind(transformer.build(), 0, pool, pca)
 
 
 def sample_frames(

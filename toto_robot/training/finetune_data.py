@@ -15,12 +15,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
-from ..data.mixture import TokenData
-from ..data.shards import HOLD_OUT, Shard, Source, decode_source, tokenize_shard
+from ..data.mixture import TokenData, require_clips
+from ..data.shards import (
+    HOLD_OUT,
+    Shard,
+    Source,
+    decode_source,
+    require_same_data,
+    tokenize_shard,
+)
 from ..data.shuffle import key_of, uniform
 from ..data.token_shards import FORMAT, ShardWriter, TokenShards, open_data, shard_name
 from ..data.video import VIDEO_SUFFIXES
 from ..data.walk import walk
+from ..encoders.contract import compress_in_batches
 from ..encoders.encoder import Encoder
 from ..files import write_json
 from ..probing.episodes import check_tokenizer, read_demonstrations, read_frames
@@ -32,7 +40,9 @@ NAME = "finetune"  # of the data set of tokens
 EPISODE_SUFFIXES = (".safetensors", ".npz")
 
 
-def tokenise_data(folder: Path, encoder: Encoder, stride: int, out: Path, seed: int) -> TokenData:
+def tokenise_data(
+    folder: Path, encoder: Encoder, stride: int, frames: int, out: Path, seed: int
+) -> TokenData:
     """Return the tokens of unlabelled data. Tokens of an earlier call are reused.
 
     Args:
@@ -40,11 +50,13 @@ def tokenise_data(folder: Path, encoder: Encoder, stride: int, out: Path, seed: 
             (see `probing.episodes`), a LeRobot data set, or a folder of videos or images.
         encoder: the encoder whose tokenizer is used.
         stride: every ``stride``-th frame of videos and episodes is used.
+        frames: number of frames in a sequence.
         out: folder for the tokens.
         seed: seed of the crops of videos and images.
 
     Raises:
-        ValueError: nothing in the folder can be read, or the tokens are of another tokenizer.
+        ValueError: nothing in the folder can be read, no video is as long as a sequence, the
+            tokens are of another tokenizer, or ``out`` has data of another folder.
     """
     if not folder.is_dir():
         raise ValueError(f"data: {folder} is not a folder")
@@ -52,14 +64,13 @@ def tokenise_data(folder: Path, encoder: Encoder, stride: int, out: Path, seed: 
         data = open_data(folder)
     elif is_lerobot(folder) or _has_files(folder, EPISODE_SUFFIXES):
         return _tokenise_episodes(folder, encoder, stride, out / "tokens")
-    elif (out / "frames" / "manifest.json").is_file():
-        data = Shard.open(out / "frames")
     else:
         kind = "video" if _has_files(folder, VIDEO_SUFFIXES) else "image"
         source = Source(name=NAME, kind=kind, path=folder, crops=1, stride=stride)
         (out / "frames").mkdir(parents=True, exist_ok=True)
         data = decode_source(source, out / "frames", encoder.image_size, seed)
     if isinstance(data, Shard):
+        require_clips([data], frames, validation=False)  # before the tokens, which take long
         tokenize_shard(data, encoder.tokenizer, batch=32)
     return data
 
@@ -76,6 +87,7 @@ def _tokenise_episodes(folder: Path, encoder: Encoder, stride: int, out: Path) -
         "format": FORMAT,
         "name": NAME,
         "kind": "video",
+        "path": str(folder),
         "shards": 1,
         "stride": stride,
         "tokenizer": {
@@ -84,8 +96,10 @@ def _tokenise_episodes(folder: Path, encoder: Encoder, stride: int, out: Path) -
         },
     }
     if (out / "manifest.json").is_file():
-        return TokenShards.open(out)
-    data = read_demonstrations(folder, "action", None, None, 1, None)
+        kept = TokenShards.open(out)
+        require_same_data(out, manifest | kept.manifest, manifest)  # earlier ones lack keys
+        return kept
+    data = read_demonstrations(folder, None, None, None, 1, None)
     if data.view == "tokens":
         check_tokenizer(folder, encoder)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +122,9 @@ def _tokens_per_camera(
     """Return the tokens [t n] of each camera, for the result of `read_frames`."""
     cameras = frames if isinstance(frames, list) else list(np.moveaxis(np.asarray(frames), 1, 0))
     chosen = [np.ascontiguousarray(camera[::stride]) for camera in cameras]
-    return chosen if view == "tokens" else [encoder.compress(camera) for camera in chosen]
+    return (
+        chosen if view == "tokens" else [compress_in_batches(encoder, camera) for camera in chosen]
+    )
 
 
 def prefix_lengths(first: int, count: int, num_tokens: int, seed: int) -> Tensor:

@@ -64,8 +64,8 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
     """Train an encoder on a folder of videos, and return the folder of the encoder.
 
     Raises:
-        ValueError: ``videos`` is not a folder, no video could be read, or none is as long as a
-            sequence.
+        ValueError: ``videos`` is not a folder, no video could be read, none is as long as a
+            sequence, or ``out`` has the frames of another folder or of other settings.
     """
     if not config.videos.is_dir():
         raise ValueError(f"videos: {config.videos} is not a folder")

@@ -15,7 +15,7 @@ from ..encoders.frozen import save_frozen
 from ..encoders.vit import VitEncoder, VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
 from ..runs import claim
-from .components import require_pca_frames, trained_components
+from .components import check_pool, require_pca_frames, trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -72,7 +72,11 @@ def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
 
     Training resumes from the newest checkpoint under ``out``. The encoder in ``out/encoder`` is the
     autoencoder without its decoder. `load_encoder` opens it as a `VitEncoder`.
+
+    Raises:
+        ValueError: the encoder has no pool `pool`.
     """
+    check_pool(VitEncoder, config.model.encoder, config.pool, config.pca_frames)
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
         return _train(config, out, ranks)
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
@@ -42,6 +43,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+# The other ranks wait while rank 0 prepares data. torch's defaults are 10 and 30 minutes, but
+# decoding and tokenising a large data set takes days. A rank that fails still ends the run at once.
+LONGEST_WAIT = timedelta(days=14)
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionSetting = Literal["auto", "float32", "bfloat16"]
@@ -134,7 +139,7 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
         yield Ranks(rank=0, world=1, device=place, mesh=None)
         return
     # gloo in addition to NCCL, because checkpoints are gathered and written on the CPU
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
     try:
         mesh = init_device_mesh(
             place.type, (world // shards, shards), mesh_dim_names=("replicate", "shard")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..cli import command
-from ..data.mixture import FrameSequenceMixture, SequenceMixture, split
+from ..data.mixture import FrameSequenceMixture, SequenceMixture, require_clips, split
 from ..data.shards import Shard, tokenize_shard
 from ..encoders.frozen import save_frozen
 from ..encoders.loading import load_tokenizer
@@ -17,7 +17,7 @@ from ..models import SequenceLayout
 from ..models.patches import PatchConfig, patch_flops
 from ..runs import claim
 from ..tokenizers import AnyTokenizer
-from .components import require_pca_frames, trained_components
+from .components import check_pool, require_pca_frames, trained_components
 from .engine import EngineConfig, fit
 from .optimizer import OptimizerConfig
 from .parallel import Ranks, join_ranks
@@ -89,8 +89,10 @@ def train_patches(config: PatchTrainingConfig, out: Path) -> Path:
     ``out/encoder`` as a `PatchEncoder`.
 
     Raises:
-        ValueError: the tokenizer does not have one code for each patch of the model.
+        ValueError: the tokenizer does not have one code for each patch of the model, or the encoder
+            has no pool `pool`.
     """
+    check_pool(PatchEncoder, config.model, config.pool, config.pca_frames)
     tokenizer = None
     if config.targets_from is not None:
         tokenizer = load_tokenizer(config.targets_from)
@@ -109,13 +111,15 @@ def _train(
     config: PatchTrainingConfig, out: Path, tokenizer: AnyTokenizer | None, ranks: Ranks
 ) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
+    held_out = [shard for shard in shards if split(shard, validation=True)]
+    require_clips(shards, config.frames, validation=False)
+    require_clips(held_out, config.frames, validation=True)
     if ranks.first:
         claim(out, config)
         if tokenizer is not None:
             for shard in shards:
                 tokenize_shard(shard, tokenizer, batch=32)
     ranks.wait()
-    held_out = [shard for shard in shards if split(shard, validation=True)]
     torch.manual_seed(config.seed)
     patches = config.frames * config.model.tokens_per_frame
     weights = [data.weight for data in config.data]

@@ -5,7 +5,6 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import torch
 from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import differences, to_dict
-from ..data.mixture import SequenceMixture, TokenData, split
+from ..data.mixture import SequenceMixture, TokenData, require_clips, split
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import open_data
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
+from ..encoders.pooling import default_pool
 from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
@@ -161,8 +161,9 @@ class _Pretraining:
             model = (
                 self._fresh_model()
             )  # built first, so that config errors are raised before `out` is created
-            shards = self._open_shards([data.path for data in self.config.data], ranks)
-            unseen = self._open_shards(self.config.unseen, ranks)
+            shards = [open_data(data.path) for data in self.config.data]
+            unseen = [open_data(folder) for folder in self.config.unseen]
+            self._prepare(shards, unseen, ranks)
             result = fit(
                 model,
                 [self._phase(stage, shards, unseen) for stage in self.config.stages],
@@ -179,17 +180,22 @@ class _Pretraining:
                     print(f"encoder {folder}")
                 else:
                     print(result.stopped())
+            ranks.wait()  # on return, the encoder exists for all ranks
         return folder
 
-    def _open_shards(self, folders: Sequence[Path], ranks: Ranks) -> list[TokenData]:
-        shards = [open_data(folder) for folder in folders]
+    def _prepare(
+        self, shards: Sequence[TokenData], unseen: Sequence[TokenData], ranks: Ranks
+    ) -> None:
+        """Check the lengths of the clips, and tokenise data sets without tokens."""
+        frames = max(stage.frames for stage in self.config.stages)
+        require_clips([*shards, *unseen], frames, validation=False)
+        require_clips(_held_out(shards), frames, validation=True)
         if ranks.first:
             claim(self.out, self.config)
-            for shard in shards:
+            for shard in (*shards, *unseen):
                 if isinstance(shard, Shard):
                     tokenize_shard(shard, self.tokenizer, batch=32)
         ranks.wait()
-        return shards
 
     def _fresh_model(self) -> CausalModel:
         torch.manual_seed(self.config.seed)
@@ -245,11 +251,7 @@ class _Pretraining:
             rows=rows(shards, [data.weight for data in config.data], False),
             tokens_per_row=tokens,
             flops_per_row=model_flops(config.model, stage.frames) * tokens,
-            validation={
-                shard.name: rows([shard], [1.0], True)
-                for shard in shards
-                if len(shard.runs(validation=True))
-            },
+            validation={shard.name: rows([shard], [1.0], True) for shard in _held_out(shards)},
             validation_rows=config.validation_sequences,
             measure=measure if config.validation_sequences else None,
         )
@@ -275,7 +277,7 @@ class _Pretraining:
             self.tokenizer,
             model,
             layer=model.config.layers // 2,
-            pool=_default_pool(config.model.tokens_per_frame),
+            pool=default_pool(config.model.tokens_per_frame),
             golden_frames=_golden_frames(shards, config.golden_frames),
             frame_interval_s=config.frame_interval_s,
             training=result.notes(config) | data,
@@ -283,19 +285,14 @@ class _Pretraining:
         )
 
 
+def _held_out(shards: Sequence[TokenData]) -> list[TokenData]:
+    """Return the data sets that have held-out files."""
+    return [shard for shard in shards if len(shard.runs(validation=True))]
+
+
 def _cut(rows: Rows, tokens: int) -> Rows:
     """Return rows with only the start token and the first ``tokens`` tokens after it."""
     return lambda first, count: tuple(row[:, : tokens + 1] for row in rows(first, count))
-
-
-def _default_pool(tokens_per_frame: int) -> str:
-    """Return the name of the finest pooling grid that divides the tokens of a frame equally.
-
-    The grid has at most 4 x 4 cells. If no grid is possible, the name is `mean`.
-    """
-    side = math.isqrt(tokens_per_frame)
-    cells = next((k for k in (4, 3, 2) if side**2 == tokens_per_frame and side % k == 0), 1)
-    return "mean" if cells == 1 else f"grid{cells}"
 
 
 def data_digests(config: PretrainConfig) -> dict[str, str]:

@@ -205,7 +205,7 @@ def _resume(out: Path, trainer: Trainer) -> int:
 
     def read(folder: Path) -> tuple[int, Any, Any]:
         data = read_config(folder, "tokenizer")
-        state = torch.load(folder / "train_state.pt", weights_only=True)
+        state = torch.load(folder / "train_state.pt", "cpu", weights_only=True)  # of any device
         return data["step"], load_weights(folder, data["sha256"]), state
 
     found = newest_whole((out / "checkpoints").glob("step-*"), read)

@@ -121,6 +121,11 @@ def test_the_controls_tell_what_a_copying_model_gains(setting, tmp_path, capsys)
     assert (tmp_path / "positions.png").stat().st_size > 0
 
 
+def test_device_auto_is_a_device(setting, tmp_path):
+    positions(config_of(setting, device="auto", strides=(1,)), tmp_path)
+    assert (tmp_path / "positions.png").is_file()
+
+
 def test_what_was_measured_is_not_measured_again(setting, tmp_path, monkeypatch):
     config = config_of(setting, strides=(1,))
     positions(config, tmp_path)

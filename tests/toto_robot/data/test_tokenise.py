@@ -123,6 +123,15 @@ def test_good_files_are_used_and_bad_ones_named_with_their_reason(done, videos):
     assert report["ignored"] == {".txt": 1}
 
 
+def test_device_auto_is_a_device(videos, tokenizer, tmp_path):
+    for name in ("good0.mp4", "good1.mp4"):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / name).symlink_to(videos / name)
+    config = config_of(tmp_path / "videos", tokenizer, device="auto")
+    tokenise(config, tmp_path / "out")
+    assert json.loads((tmp_path / "out/report.json").read_text())["used"] == 2
+
+
 def test_tokens_are_those_of_the_frames(done, tokenizer):
     module = load_tokenizer(tokenizer)
     data = TokenShards.open(done)

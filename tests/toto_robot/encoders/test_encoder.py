@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.command_lines import run
 from toto_robot import Encoder, load_encoder, save_encoder
+from toto_robot.encoders.vision import RandomVision, build_toto
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
 from toto_robot.wrappers.backbone import TotoBackbone
@@ -265,6 +268,29 @@ def test_trained_attention_pool_is_saved_with_the_encoder(tmp_path):
     assert load_encoder(tmp_path, pool="mean").dim == 16  # the pool's weights are left alone
     with pytest.raises(ValueError, match="belong to pool 'attention', not to 'mean'"):
         save_encoder(tmp_path, model.tokenizer, model.transformer, pool="mean", **save)
+
+
+def test_an_untrained_copy_does_not_seed_the_generators_of_gpus(monkeypatch):
+    encoders = (encoder(), load_encoder("mae-nano"))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU is seeded"))
+    for one in encoders:
+        one.untrained(seed=1)
+
+
+def test_untrained_encoders_of_commands_have_the_device_and_precision_that_are_set():
+    random = RandomVision(name_or_path="toto-nano", layer=1, pool="mean", seed=0)
+    made = build_toto(random, "auto", torch.bfloat16)
+    assert made.transformer.embed_tokens.weight.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="int8 weights are only for trained encoders"):
+        build_toto(random, "cpu", torch.int8)
+
+
+@pytest.mark.parametrize("setting", ["heads=4", "image_size=64", "statistics=half"])
+def test_settings_of_published_files_are_refused_for_checkpoints(setting, tmp_path):
+    clips = Path(__file__).parents[2] / "clips"
+    words = f"images={clips} out={tmp_path}/out.npy encoder=mae_nano encoder.{setting}"
+    done = run("toto_robot.encode", words)
+    assert f"{setting.partition('=')[0]} can be used only with format=" in done.err
 
 
 def test_an_untrained_copy_has_other_weights_and_the_same_shape():

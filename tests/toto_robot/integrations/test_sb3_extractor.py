@@ -75,6 +75,37 @@ def test_stable_baselines_policies_learn_on_its_features(space, width, tmp_path)
     assert torch.equal(again, features)
 
 
+@pytest.mark.parametrize(
+    ("space", "arguments"),
+    [
+        (spaces.Box(0, 255, (40, 48, 4), np.uint8), {}),
+        (spaces.Dict(a=spaces.Box(0, 255, (40, 48, 4), np.uint8), state=STATE), {}),
+        (spaces.Box(0, 255, (4, 40, 48), np.uint8), {"layout": "chw"}),
+        (spaces.Box(0, 255, (40, 48, 1), np.uint8), {"cameras": ["image"]}),
+        (spaces.Dict(grey=spaces.Box(0, 255, (40, 48, 1), np.uint8)), {"cameras": ["grey"]}),
+    ],
+)
+def test_alpha_is_dropped_and_grey_images_are_embedded(space, arguments):
+    observation = space.sample()
+    batch = {
+        key: torch.from_numpy(one[None]).float()
+        for key, one in (
+            observation if isinstance(space, spaces.Dict) else {"": observation}
+        ).items()
+    }
+    extractor = TotoFeaturesExtractor(space, ENCODER, **arguments)
+    features = extractor(batch if isinstance(space, spaces.Dict) else batch[""])
+    image = next(one for one in batch.values() if one.ndim == 4)[0].numpy().astype(np.uint8)
+    image = image.transpose(1, 2, 0) if image.shape[0] == 4 else image
+    rgb = image[..., :3] if image.shape[-1] == 4 else image[..., [0, 0, 0]]
+    assert torch.allclose(features[:, : ENCODER.dim], ENCODER(rgb[None]), atol=1e-4)
+
+
+def test_stacks_are_refused_before_the_training():
+    with pytest.raises(ValueError, match=r"stack of 2 frames.*encodes single frames"):
+        TotoFeaturesExtractor(spaces.Box(0, 255, (2, 64, 64, 3), np.uint8), ENCODER)
+
+
 def test_images_that_are_divided_already_are_refused():
     model = extractor_policy(IMAGE, normalize_images=True)
     with pytest.raises(ValueError, match="add normalize_images=False to policy_kwargs"):

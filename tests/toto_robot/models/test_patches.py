@@ -173,6 +173,8 @@ def test_training_gives_an_encoder_that_opens(codes, shard, toto, tmp_path):
     patch_size = 32 // round(toto[1] ** 0.5)
     data["model"] = SIZES | {"target_codes": codes, "patch_size": patch_size}
     data["targets_from"] = None if codes is None else str(toto[0])
+    with pytest.raises(ValueError, match="pool 'grid3': 3 does not divide"):  # before the training
+        train_patches(from_dict(PatchTrainingConfig, data | {"pool": "grid3"}), tmp_path / "run")
     folder = train_patches(from_dict(PatchTrainingConfig, data), tmp_path / "run")
     encoder = load_encoder(folder)
     assert isinstance(encoder, PatchEncoder)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,20 @@ def test_what_no_rank_can_do_is_refused(tmp_path, monkeypatch):
         pytest.raises(ValueError, match="shard_ranks must divide the 4 ranks, got 3"),
         join_ranks("cpu", 3),
     ):
+        pass
+
+
+def test_ranks_wait_for_days_while_the_first_prepares_data(monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def join(backend, timeout=timedelta(minutes=30)):
+        assert timeout > timedelta(days=7)
+        raise Stop
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.init_process_group", join)
+    with pytest.raises(Stop), join_ranks("cpu", None):
         pass
 
 

@@ -14,6 +14,7 @@ import av
 import pytest
 import torch
 
+from tests.command_lines import run
 from toto_robot import load_encoder
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
@@ -95,6 +96,28 @@ def test_a_rerun_on_other_data_is_refused(trained, tmp_path):
             rerun(RerunConfig(of=out / "encoder"), tmp_path)
     finally:
         manifest.write_text(before)
+
+
+def test_frames_of_other_videos_are_not_reused(trained, tmp_path):
+    out, _ = trained
+    for words, difference in (
+        ([f"videos={tmp_path}"], f"path: '{CLIPS}' != '{tmp_path}'"),
+        (["stride=1"], "stride: 4 != 1"),
+        (["crops=3"], "crops: 1 != 3"),
+    ):
+        done = run("toto_robot.training.from_videos", [*SMALL, f"out={out}", *words])
+        assert "holds another data set" in done.err
+        assert difference in done.err
+
+
+def test_videos_that_are_too_short_leave_the_folder_free(tmp_path):
+    line = [*SMALL, f"out={tmp_path}/out"]
+    stages = "stages=[{steps: 1, frames: %d, batch: 1, part: 1}]"
+    done = run("toto_robot.training.from_videos", [*line, "model.frames=32", stages % 32])
+    assert "no clip of 32 frames or more" in done.err
+    assert not list((tmp_path / "out").rglob("tokens.u16"))  # refused before the tokens are made
+    done = run("toto_robot.training.from_videos", [*line, stages % 1])
+    assert done.code == 0, done.err
 
 
 def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.command_lines import run
 from toto_robot import load_encoder
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
@@ -228,6 +229,20 @@ def shard(tmp_path):
         },
     )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pool=grid3", "pool 'grid3': 3 does not divide the frame's 16 x 16 tokens"),
+        ("pool=pca8 pca_frames=0", "pool 'pca8' needs principal components"),
+    ],
+)
+def test_a_pool_that_cannot_be_fails_before_the_training(shard, tmp_path, words, message):
+    data = f"data=[{{path: {shard}, weight: 1.0}}]"
+    done = run("toto_robot.training.mae", [data, f"out={tmp_path}/out", *words.split()])
+    assert message in done.err
+    assert not list((tmp_path / "out").glob("config.json"))  # `out` stays free
 
 
 def test_training_gives_an_encoder_that_opens(shard, tmp_path):

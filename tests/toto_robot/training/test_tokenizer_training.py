@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -181,6 +182,23 @@ def test_a_killed_run_goes_on_to_the_bit(data, tmp_path, tokenizer, recipe):
     assert (folder / "weights.safetensors").read_bytes() == weights
     assert (tmp_path / "checkpoints/step-0000008/train_state.pt").read_bytes() == state
     assert rows_of(tmp_path) == log
+
+
+def test_a_run_of_a_gpu_goes_on_on_a_cpu(data, tmp_path, capsys):
+    config = config_of(data, LIGHT, LIGHT_RECIPE, 4)
+    folder = train_tokenizer(config, tmp_path)
+    weights = (folder / "weights.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints/step-0000004")
+    state = tmp_path / "checkpoints/step-0000002/train_state.pt"
+    with zipfile.ZipFile(state) as before:
+        parts = {name: before.read(name) for name in before.namelist()}
+    with zipfile.ZipFile(state, "w") as after:  # the same tensors, saved on a GPU
+        for name, part in parts.items():
+            device = part.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+            after.writestr(name, device if name.endswith("data.pkl") else part)
+    train_tokenizer(config, tmp_path)
+    assert "continuing: 2 of 4 steps found" in capsys.readouterr().out
+    assert (folder / "weights.safetensors").read_bytes() == weights
 
 
 def test_a_checkpoint_on_the_way_opens_as_a_tokenizer(data, tmp_path):

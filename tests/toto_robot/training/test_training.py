@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import av
 import cv2
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.command_lines import run
 from tests.toto_robot.tiny import tiny_engine
 from toto_robot import load_encoder
 from toto_robot.data.decode import DecodeConfig, decode
@@ -92,16 +95,51 @@ def test_decoding_keeps_every_nth_frame_and_reports_what_it_skips(shards, capsys
     assert videos.manifest["resizer"].startswith("swscale ")
     assert images.manifest["resizer"].startswith("opencv ")
     assert not list(shards.rglob("*.part"))
-    source = Source(name="videos", kind="video", path=shards, crops=1, stride=2)
+    source = Source(name="videos", kind="video", path=shards.parent / "videos", crops=1, stride=2)
     decode(DecodeConfig(sources=(source,), size=32, seed=0), shards)
     assert "already exists, kept" in capsys.readouterr().out
     with pytest.raises(ValueError, match="nothing: no readable video"):
         decode(
-            DecodeConfig(sources=(dataclasses.replace(source, name="nothing"),), size=32, seed=0),
+            DecodeConfig(
+                sources=(dataclasses.replace(source, name="nothing", path=shards),), size=32, seed=0
+            ),
             shards / "x",
         )
     with pytest.raises(ValueError, match="holds no data set"):
         Shard.open(shards)
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        ({"path": "elsewhere"}, "path: "),
+        ({"crops": 3}, "crops: 2 != 3"),
+        ({"stride": 2}, "stride: 1 != 2"),
+        ({"seed": 1}, "seed: 0 != 1"),
+        ({"size": 16}, "size: 32 != 16"),
+    ],
+)
+def test_data_of_other_settings_are_not_kept(shards, settings, difference):
+    source = {"name": "images", "kind": "image", "path": str(shards.parent / "images")}
+    source |= {"crops": 2, "stride": 1}
+    source |= {k: v for k, v in settings.items() if k in source}
+    words = {"size": 32, "seed": 0} | {k: v for k, v in settings.items() if k not in source}
+    line = [f"{key}={value}" for key, value in words.items()]
+    line += [f"out={shards}", "sources=[" + json.dumps(source).replace('"', "") + "]"]
+    done = run("toto_robot.data.decode", line)
+    assert "holds another data set" in done.err
+    assert difference in done.err
+
+
+def test_a_data_set_of_an_earlier_version_is_kept(shards, tmp_path, capsys):
+    kept = tmp_path / "images"
+    shutil.copytree(shards / "images", kept)
+    manifest = json.loads((kept / "manifest.json").read_text())
+    del manifest["path"], manifest["crops"]
+    (kept / "manifest.json").write_text(json.dumps(manifest))
+    source = Source(name="images", kind="image", path=Path("moved"), crops=2, stride=1)
+    decode(DecodeConfig(sources=(source,), size=32, seed=0), tmp_path)
+    assert "already exists, kept" in capsys.readouterr().out
 
 
 def test_held_out_files_are_not_trained_on(shards):
