@@ -29,7 +29,7 @@ from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
 from toto_robot.runs import require_same_weights
 
-from .studies.config import Cell, StudyConfig, cell_folder, result_path
+from .studies.config import ATTACHED, Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
 from .studies.results import read_results
 
@@ -92,14 +92,21 @@ class _Run:
         folder = cell_folder(self._out, cell)
         write_json(folder / "cell.json", to_dict(cell))
         log = folder / "log.txt"
-        words = [sys.executable, "-m", f"{__package__}.studies.cell", str(folder / "cell.json")]
-        with log.open("w") as file:
-            code = subprocess.run(
-                words, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
-        if code:
+        if _run_cell([str(folder / "cell.json"), ATTACHED], log):
             last = "\n  ".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
             print(f"\n{cell.name} failed; the last lines of {log}:\n  {last}", file=sys.stderr)
+
+
+def _run_cell(words: list[str], log: Path) -> int:
+    """Run a cell in a process that ends with this process; return its exit status."""
+    command = [sys.executable, "-m", f"{__package__}.studies.cell", *words]
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        return process.wait()
 
 
 def _plan(config: StudyConfig, out: Path, cells: Sequence[Cell], mine: Sequence[int]) -> str:

@@ -9,7 +9,9 @@ only once.
 
 import fcntl
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ from ..rollouts.video import film
 from ..student import load_student, read_metadata
 from ..train import train
 from ..trained_policy import TrainedPolicy
-from .config import Cell, cell_folder, result_path
+from .config import ATTACHED, Cell, cell_folder, result_path
 
 # Demonstrations are of other environment seeds than the episodes that DAgger collects.
 _DEMONSTRATION_SEED = 50
@@ -227,10 +229,18 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def _end_with_parent() -> None:
+    """End this process when its standard input ends, because the study was killed or stopped."""
+    os.read(0, 1)  # the study writes nothing
+    os._exit(1)
+
+
 def main(words: list[str] | None = None) -> None:
-    """Run the cell whose `cell.json` is the only argument."""
+    """Run the cell of a `cell.json`; with `--attached`, end when the standard input ends."""
     words = sys.argv[1:] if words is None else words
-    if len(words) != 1:
+    if words[1:] == [ATTACHED]:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    elif len(words) != 1:
         sys.exit("usage: python -m policies.studies.cell STUDY/cells/COLUMN/ROW/seed_N/cell.json")
     path = Path(words[0])
     try:
