@@ -1,8 +1,9 @@
 """Make the environment that a config describes, and the scripted expert for it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, SupportsFloat, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -83,7 +84,25 @@ def make_env(
         options["render_mode"] = "rgb_array"
     env = open_env(config.id, options)
     _check(env, config.id)
-    return env
+    return _Copied(env)
+
+
+class _Copied(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that copies observations and actions, because an environment may reuse its arrays.
+
+    Otherwise, stored observations would change with the next step, and stored actions with an
+    environment that scales its argument in place.
+    """
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return deepcopy(observation), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(np.array(action))
+        return deepcopy(observation), reward, terminated, truncated, info
 
 
 def is_batched(config: AnyEnv) -> TypeGuard[EnvConfig]:

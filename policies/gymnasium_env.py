@@ -247,7 +247,8 @@ class AdaptedEnv(gymnasium.Wrapper):
         """Return an image, uint8 [h w 3], of an observation, or the image of `render()`."""
         image = self.env.render() if self.is_rendered else read_entry(raw, entry.path)
         frames = entry.frames(np.asarray(image)[None])[0]
-        return np.ascontiguousarray(frames[-1] if entry.stacked else frames)
+        # a copy, because the environment may reuse its array
+        return np.array(frames[-1] if entry.stacked else frames, order="C")
 
     def _is_success(self, info: Mapping[str, Any]) -> bool:
         if self._success is not None:
