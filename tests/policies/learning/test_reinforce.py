@@ -137,6 +137,14 @@ def test_the_student_acts_as_the_actor_of_ppo(encoder):
     trainer.close()
 
 
+def test_an_environment_needs_no_reward_terms():
+    own = ["env.id=tests.policies.fake_world:fake/Reach-v0", "env.options={cameras: [eye]}"]
+    trainer = trainer_of("encoder=pixels", *own)
+    row = trainer.iterate(lambda _: None)
+    assert [name for name in row if name.startswith("reward")] == ["reward/per_step"]
+    trainer.close()
+
+
 def test_each_frame_is_embedded_as_in_a_rollout():
     trainer = trainer_of("encoder=pixels")
     vectors = trainer._rewards.reset()
