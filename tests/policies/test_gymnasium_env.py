@@ -125,7 +125,9 @@ def test_actions_are_scaled_to_the_environments_limits():
     assert np.allclose(
         moved, np.clip(before + 0.2 * (np.array([-2, 3]) + env.unwrapped.drift), -1, 1) - before
     )
-    for name in ("expert", "expert_of_env", "Expert"):
+    for name in (
+        "expert", "expert_of_env", "expert_of_optional_env", "expert_with_gain", "Expert"
+    ):  # fmt: skip
         chosen = make_expert(world.ENV_ID, f"{HERE}:{name}")
         observation, _ = env.reset(seed=1)
         chosen.reset()
@@ -157,6 +159,19 @@ def test_without_vision_there_are_no_images():
     assert set(observation) == {"proprio"}
     assert env.interface.cameras == ()
     assert env.unwrapped.render_mode is None
+
+def test_an_environment_may_have_no_metadata():
+    env = made(id=f"{HERE}:other/NoMetadata-v0", filmed=True)
+    observation, _ = env.reset(seed=0)
+    assert env.interface.rate_hz == 10
+    assert np.array_equal(env.render(), observation["image_pixels"])
+
+
+def test_an_environment_that_ignores_seeds_is_named():
+    assert "note:" not in describe_env(config(), with_images=True)
+    described = describe_env(config(id=f"{HERE}:other/Unseeded-v0"), with_images=False)
+    assert "note: two resets with the same seed differ" in described
+
 
 
 def test_proprioception_is_all_vectors_or_what_is_listed():
@@ -229,7 +244,7 @@ def test_an_environment_that_renders_nothing_names_the_settings():
         made(id=name, kwargs={"pixels": False})
     env = made(id=name, with_images=False, filmed=True)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="renders no images: set video_episodes=0"):
+    with pytest.raises(ValueError, match="renders no images"):
         env.render()
     seeing = made(id=name, filmed=True)
     observation, _ = seeing.reset(seed=0)
