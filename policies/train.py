@@ -88,7 +88,7 @@ def train(config: TrainConfig, out: Path) -> None:
         video_episodes=config.video_episodes,
     )
     if not (out / "config.json").is_file():  # a start that fails leaves the folder free
-        _open(learner, demonstrations, spec)
+        _open(learner, demonstrations, spec, filmed=config.video_episodes > 0)
     if spec is not None:
         print(spec.describe_env(), end="", flush=True)
     if "video_episodes" in claim(out, config):
@@ -111,7 +111,11 @@ def train(config: TrainConfig, out: Path) -> None:
 
 
 def _open(
-    learner: Learner, demonstrations: Demonstrations | None, spec: RolloutSpec | None
+    learner: Learner,
+    demonstrations: Demonstrations | None,
+    spec: RolloutSpec | None,
+    *,
+    filmed: bool,
 ) -> None:
     """Open the encoder, the demonstrations and the environment before the training begins.
 
@@ -122,6 +126,8 @@ def _open(
         demonstrations.check()
     if spec is not None:
         spec.interface()
+        if filmed:
+            spec.require_video()
 
 
 def _is_complete(plan: Plan | None, out: Path) -> bool:

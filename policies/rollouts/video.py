@@ -15,6 +15,7 @@ from toto_robot.data.video import write_video
 from ..environment import AnyEnv, interface_of, make_env
 from ..policy import Policy
 from ..trained_policy import TrainedPolicy
+from ..vision import Blind
 from .job import Rollout
 
 _PIXELS = 384
@@ -59,9 +60,14 @@ def film_each(
 
 
 def _make_env(config: AnyEnv, policy: Policy) -> gymnasium.Env[Any, Any]:
-    with_images = isinstance(policy, TrainedPolicy)
     privileged = policy.needs_state if isinstance(policy, TrainedPolicy) else True
-    return make_env(config, with_images=with_images, privileged=privileged, filmed=True)
+    return make_env(config, with_images=_has_cameras(policy), privileged=privileged, filmed=True)
+
+
+def _has_cameras(policy: Policy) -> bool:
+    return isinstance(policy, TrainedPolicy) and not isinstance(
+        policy.student.metadata.vision, Blind
+    )
 
 
 def _run(
@@ -81,7 +87,7 @@ def _run(
     Returns:
         The frames [h w 3], and whether the episode succeeded.
     """
-    cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
+    cameras = interface_of(env).camera_names if _has_cameras(policy) else ()
     after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
     frames = list[NDArray[np.uint8]]()
     observation, _ = env.reset(seed=seed)

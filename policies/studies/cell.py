@@ -60,6 +60,8 @@ def run_cell(out: Path, cell: Cell) -> None:
         return
     config = cell.train_config()
     start = time.perf_counter()
+    if cell.filmed:
+        _spec(config).require_video()
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
     if config.method != "ppo":
         config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
@@ -74,6 +76,19 @@ def run_cell(out: Path, cell: Cell) -> None:
     _write_result(cell, config, encoder, metrics, suites, folder, time.perf_counter() - start)
 
 
+def _spec(config: TrainConfig) -> RolloutSpec:
+    """Return what the rollouts of the student need; no expert acts or labels."""
+    assert config.env is not None  # without an environment, `data` would have to be set
+    return RolloutSpec(
+        env=config.env,
+        vision=config.encoder,
+        privileged=False,
+        device=choose_device(config.device),
+        teacher=config.teacher,
+        expert=config.expert,
+    )
+
+
 def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | None) -> Path:
     """Return the folder with the demonstrations of a cell; record them if they do not exist yet.
 
@@ -82,18 +97,10 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
         config: settings of the cell.
         encoder: the encoder, whose tokenizer compresses the frames.
     """
-    assert config.env is not None  # without an environment, `data` would have to be set
-    spec = RolloutSpec(
-        env=config.env,
-        vision=config.encoder,
-        privileged=True,
-        device=choose_device(config.device),
-        teacher=config.teacher,
-        expert=config.expert,
-    )
-    header = StoreHeader.of(config.env.id, spec.interface(), encoder)
+    spec = replace(_spec(config), privileged=True)
+    header = StoreHeader.of(spec.env.id, spec.interface(), encoder)
     key = {
-        "env": to_dict(config.env),
+        "env": to_dict(spec.env),
         "expert": [config.expert, str(config.teacher)],
         "seed": config.seed,
         "episodes": config.demonstrations,
@@ -105,7 +112,7 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
     with _alone(folder / f"{name}.lock"):
         if place.is_dir():
             return place
-        print(f"demonstrations: {config.demonstrations} episodes of {config.env.id}", flush=True)
+        print(f"demonstrations: {config.demonstrations} episodes of {spec.env.id}", flush=True)
         with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
             collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)

@@ -103,6 +103,11 @@ def test_the_expert_is_evaluated_by_the_command(tmp_path):
         ((), "env.id= must be given"),
         ((f"env.id={world.ENV_ID}",), "no expert for 'other/Reach-v0'.* Set expert=module:f"),
         (("env.id=nowhere:Id-v0", f"expert={HERE}:expert"), "No module named 'nowhere'"),
+        (
+            (f"env.id={HERE}:other/NoRender-v0", "env.kwargs={pixels: false}",
+             f"expert={HERE}:expert"),
+            "no video of .*NoRender-v0 renders no images; set video_episodes=0",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):
@@ -153,13 +158,6 @@ def test_images_come_from_the_observation_or_from_render():
     assert np.array_equal(observation["image_pixels"], upside.unwrapped.render()[::-1])
 
 
-def test_without_vision_there_are_no_images():
-    env = made(with_images=False, kwargs={"pixels": False})
-    observation, _ = env.reset(seed=0)
-    assert set(observation) == {"proprio"}
-    assert env.interface.cameras == ()
-    assert env.unwrapped.render_mode is None
-
 def test_an_environment_may_have_no_metadata():
     env = made(id=f"{HERE}:other/NoMetadata-v0", filmed=True)
     observation, _ = env.reset(seed=0)
@@ -172,6 +170,13 @@ def test_an_environment_that_ignores_seeds_is_named():
     described = describe_env(config(id=f"{HERE}:other/Unseeded-v0"), with_images=False)
     assert "note: two resets with the same seed differ" in described
 
+
+def test_without_vision_there_are_no_images():
+    env = made(with_images=False, kwargs={"pixels": False})
+    observation, _ = env.reset(seed=0)
+    assert set(observation) == {"proprio"}
+    assert env.interface.cameras == ()
+    assert env.unwrapped.render_mode is None
 
 
 def test_proprioception_is_all_vectors_or_what_is_listed():
