@@ -26,9 +26,9 @@ in `out`. With an environment the files are:
     curve.png rollout.mp4 tensorboard/
 
 After a kill, the same command with the same `out` resumes the run, and metrics.json becomes equal
-to that of a run without a kill. For this purpose, episodes and rounds are written under a temporary
-name and then renamed, and the random numbers depend only on the seed, the round, and the episode or
-gradient step.
+to that of a run without a kill, except with method=ppo, whose running episodes begin again. For
+this purpose, episodes and rounds are written under a temporary name and then renamed, and the
+random numbers depend only on the seed, the round, and the episode or gradient step.
 """
 
 import json

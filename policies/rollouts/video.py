@@ -23,16 +23,21 @@ _SECONDS_AFTER_SUCCESS = 1.0
 _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
-def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> None:
+def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> list[bool]:
     """Run one episode per seed, and write one MP4 (H.264) that shows them one after another.
 
     The left image is that of `render()`. The other images are those of the student's cameras. An
     expert or a teacher has no cameras, because it observes the privileged state. The border of the
     video turns green on success.
+
+    Returns:
+        For each filmed episode, whether it succeeded.
     """
     with closing(_make_env(env_config, policy)) as env:
-        frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
+        episodes = [_run(env, policy, seed) for seed in seeds]
+        frames = [frame for images, _ in episodes for frame in images]
         write_video(path, frames, interface_of(env).rate_hz)
+    return [success for _, success in episodes]
 
 
 def film_each(

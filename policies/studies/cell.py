@@ -158,18 +158,23 @@ def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> Ev
 def _film(
     folder: Path, config: TrainConfig, encoder: FrameEncoder | None, seeds: list[dict[str, Any]]
 ) -> None:
-    """Film the first success and the first failure of the evaluation, if there are any."""
-    student = None
+    """Film a success and a failure of the evaluation, if there are any.
+
+    The filmed episode is the first that has the same outcome once more: here the student acts in a
+    single episode, and its actions can differ by rounding from those in a batch of episodes.
+    """
+    assert config.env is not None
+    interface = read_metadata(folder / "train/policy").interface
+    policy = TrainedPolicy(load_student(folder / "train/policy", encoder, interface), encoder)
+    candidate = folder / ".candidate.mp4"
     for name, outcome in (("success", True), ("failure", False)):
-        seed = next((one["seed"] for one in seeds if one["success"] == outcome), None)
         path = folder / f"{name}.mp4"
-        if seed is None or path.is_file():
-            continue
-        if student is None:
-            interface = read_metadata(folder / "train/policy").interface
-            student = load_student(folder / "train/policy", encoder, interface)
-        assert config.env is not None
-        film(path, config.env, TrainedPolicy(student, encoder), [seed])
+        same = [one["seed"] for one in seeds if one["success"] == outcome]
+        for seed in () if path.is_file() else same:
+            if film(candidate, config.env, policy, [seed]) == [outcome]:
+                candidate.replace(path)
+                break
+    candidate.unlink(missing_ok=True)
 
 
 def _write_result(

@@ -186,6 +186,29 @@ def test_no_cell_runs_on_after_ctrl_c(encoder, tmp_path):
                     os.kill(number, signal.SIGKILL)
 
 
+def test_a_video_shows_the_outcome_that_its_name_says(encoder, tmp_path, monkeypatch):
+    """Here all evaluated episodes succeed, and none succeeds when it is filmed."""
+    right = one_cell.train
+
+    def lucky(config, folder):
+        right(config, folder)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for one in metrics["evaluation"]["seeds"]:
+            one["success"] = True
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        monkeypatch.setattr(
+            "tests.policies.fake_world.ReachEnv.step",
+            lambda self, _: (self._observe(), 0.0, False, False, {"success": False}),
+        )
+
+    monkeypatch.setattr(one_cell, "train", lucky)
+    more = ("~rows.toto", "~rows.mean", "seeds=[0]", "videos=true")
+    assert study(encoder, tmp_path / "out", *more).code == 0
+    cell = tmp_path / "out/cells/reach/blind/seed_0"
+    assert (cell / "result.json").is_file()
+    assert not [*cell.glob("*.mp4"), *cell.glob(".*.mp4")]
+
+
 def test_another_setting_does_not_touch_a_result(finished, encoder, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "out")
     settings = "settings=['experiment=tiny','demonstrations=4','evaluation_episodes=4']"
