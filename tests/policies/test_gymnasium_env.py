@@ -105,7 +105,7 @@ def test_the_expert_is_evaluated_by_the_command(tmp_path):
         (("env.id=nowhere:Id-v0", f"expert={HERE}:expert"), "No module named 'nowhere'"),
         (
             (f"env.id={HERE}:other/NoRender-v0", "env.kwargs={pixels: false}",
-             f"expert={HERE}:expert"),
+             f"expert={HERE}:expert", "experiment=tiny"),
             "no video of .*NoRender-v0 renders no images; set video_episodes=0",
         ),
     ],
