@@ -1,8 +1,9 @@
 """Make the environment that a config describes, and the scripted expert for it."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, SupportsFloat, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -73,8 +74,8 @@ def make_env(
         filmed: True if `render()` must return images for a video.
 
     Raises:
-        ValueError: the id is unknown, or the observations or the actions of the environment do not
-            have the required form.
+        ValueError: the id or an option is unknown, or the observations or the actions of the
+            environment do not have the required form.
     """
     if isinstance(config, GymnasiumEnv):
         return AdaptedEnv(config, with_images=with_images, privileged=privileged, filmed=filmed)
@@ -83,7 +84,25 @@ def make_env(
         options["render_mode"] = "rgb_array"
     env = open_env(config.id, options)
     _check(env, config.id)
-    return env
+    return _Copied(env)
+
+
+class _Copied(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that copies observations and actions, because an environment may reuse its arrays.
+
+    Otherwise, stored observations would change with the next step, and stored actions with an
+    environment that scales its argument in place.
+    """
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        return deepcopy(observation), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(np.array(action))
+        return deepcopy(observation), reward, terminated, truncated, info
 
 
 def is_batched(config: AnyEnv) -> TypeGuard[EnvConfig]:
@@ -122,6 +141,8 @@ def make_batch(
         raise ValueError(
             f"env.backend={config.backend} needs an environment of this project, got {config.id}"
         ) from error
+    except TypeError as error:
+        raise ValueError(f"{config.id} with env.backend={config.backend}: {error}") from error
     return envs
 
 
@@ -137,7 +158,8 @@ def _options(config: EnvConfig, with_images: bool, privileged: bool) -> dict[str
 def describe_env(config: AnyEnv, *, with_images: bool) -> str:
     """Return a text about what was derived from the spaces of a third-party environment.
 
-    The text is empty for an environment of this project.
+    If the environment ignores the seed of a reset, the text says so. The text is empty for an
+    environment of this project.
 
     Raises:
         ValueError: the environment does not exist, its spaces cannot be converted, or its `info`
@@ -146,10 +168,15 @@ def describe_env(config: AnyEnv, *, with_images: bool) -> str:
     if not isinstance(config, GymnasiumEnv):
         return ""
     env = AdaptedEnv(config, with_images=with_images, privileged=False)
-    env.reset(seed=0)
+    first, again = (env.reset(seed=0)[0] for _ in range(2))
     env.step(np.zeros(len(env.interface.action), np.float32))  # raises if `info` lacks `success`
     env.close()
-    return env.describe()
+    if all(np.array_equal(first[key], again[key], equal_nan=True) for key in first):
+        return env.describe()
+    return (
+        f"{env.describe()}note: two resets with the same seed differ. So seeds do not separate the "
+        "held-out scenes from those of the training, and a run cannot be repeated exactly\n"
+    )
 
 
 def interface_of(env: gymnasium.Env[Any, Any]) -> Interface:

@@ -118,6 +118,8 @@ def evaluate(config: EvaluateConfig, out: Path) -> None:
     print(spec.describe_env(), end="", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     policy = open_policy(student, spec)  # raises errors before any episode is run
+    if config.video_episodes:
+        spec.require_video()
     seeds = evaluation_seeds(config.episodes, config.first_seed)
     with (
         RolloutPool(spec, config.rollout) as pool,

@@ -93,7 +93,7 @@ def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """Make an environment by its id, without the checks of Gymnasium, which are slow.
 
     Raises:
-        ValueError: the id or its module is unknown.
+        ValueError: the id, its module or an option is unknown.
     """
     try:
         # the passive checker takes as long as the physics of a step
@@ -103,6 +103,8 @@ def open_env(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
         raise ValueError(f"{error} Environments of this project: {known}") from error
     except ModuleNotFoundError as error:
         raise ValueError(f"environment {name!r}: {error}") from error
+    except TypeError as error:  # an argument that the environment does not have
+        raise ValueError(f"{name} with {dict(options)}: {error}") from error
 
 
 class AdaptedEnv(gymnasium.Wrapper):
@@ -191,7 +193,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         if frame is None and self.images:
             frame = self.image_of(self.images[0], self.raw)
         if frame is None:
-            raise ValueError(f"{self._name} renders no images: set video_episodes=0")
+            raise ValueError(f"{self._name} renders no images")
         return frame
 
     def scaled(self, action: NDArray[Any]) -> NDArray[np.float32]:
@@ -247,7 +249,8 @@ class AdaptedEnv(gymnasium.Wrapper):
         """Return an image, uint8 [h w 3], of an observation, or the image of `render()`."""
         image = self.env.render() if self.is_rendered else read_entry(raw, entry.path)
         frames = entry.frames(np.asarray(image)[None])[0]
-        return np.ascontiguousarray(frames[-1] if entry.stacked else frames)
+        # a copy, because the environment may reuse its array
+        return np.array(frames[-1] if entry.stacked else frames, order="C")
 
     def _is_success(self, info: Mapping[str, Any]) -> bool:
         if self._success is not None:
@@ -267,7 +270,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         ]
         names = [name for one in self._vectors for name in one.names]
         scale = (self._high - self._low) / 2
-        rate_hz = self.env.metadata.get("render_fps") or _RATE_HZ
+        rate_hz = (self.env.metadata or {}).get("render_fps") or _RATE_HZ
         return Interface(
             arm=self._name,
             cameras=tuple(
@@ -305,14 +308,11 @@ def _opened(config: GymnasiumEnv, *, rendered: bool) -> gymnasium.Env[Any, Any]:
     """
     if "mujoco" not in sys.modules and importlib.util.find_spec("mujoco") is not None:
         configure()  # MuJoCo reads its rendering back end when it is imported, by the environment
-    try:
-        env = open_env(config.id, config.kwargs)
-        can = "rgb_array" in env.metadata.get("render_modes", ())
-        if rendered and can and env.render_mode is None:
-            env.close()
-            env = open_env(config.id, {**config.kwargs, "render_mode": "rgb_array"})
-    except TypeError as error:
-        raise ValueError(f"{config.id} with env.kwargs={config.kwargs}: {error}") from error
+    env = open_env(config.id, config.kwargs)
+    can = "rgb_array" in (env.metadata or {}).get("render_modes", ())
+    if rendered and can and env.render_mode is None:
+        env.close()
+        env = open_env(config.id, {**config.kwargs, "render_mode": "rgb_array"})
     return env
 
 

@@ -41,9 +41,9 @@ class NamedExpert:
     """An expert that the user wrote: a function, or a class with the methods `act` and `reset`.
 
     The first argument of the function or of `act` is the observation, as the environment returned
-    it. If there is a second argument, it is the third-party environment; in an environment of this
-    project it is None. The returned action is in the units of the environment's action space. The
-    method `reset` is optional.
+    it. A second argument that is needed or named `env` is the third-party environment; in an
+    environment of this project it is None. The returned action is in the units of the environment's
+    action space. The method `reset` is optional.
 
     Args:
         text: `module:name` of the function or class.
@@ -88,7 +88,8 @@ class NamedExpert:
 def with_env(function: Callable[..., Any], name: str, first: str) -> Callable[[Any, Any], Any]:
     """Return a function with two arguments, a value and the environment, that calls `function`.
 
-    If `function` takes only one argument, the environment is not passed.
+    The environment is passed if `function` needs a second argument, or if its second parameter is
+    named `env`. Another optional parameter keeps its default.
 
     Args:
         function: the function of the user.
@@ -112,6 +113,6 @@ def with_env(function: Callable[..., Any], name: str, first: str) -> Callable[[A
         raise ValueError(
             f"{name}: the function must take ({first}) or ({first}, env), it takes {signature}"
         )
-    if len(needed) == 2:
+    if len(needed) == 2 or [one.name for one in places[1:2]] == ["env"]:
         return function
     return lambda value, _: function(value)

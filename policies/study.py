@@ -29,7 +29,9 @@ from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
 from toto_robot.runs import require_same_weights
 
-from .studies.config import Cell, StudyConfig, cell_folder, result_path
+from .environment import AnyEnv, make_env
+from .evaluate import on_suite
+from .studies.config import ATTACHED, Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
 from .studies.results import read_results
 
@@ -40,19 +42,12 @@ def study(config: StudyConfig, out: Path) -> None:
     """Run the cells without a result, and write the report.
 
     Raises:
-        ValueError: a cell has settings that are not valid, or differs from an earlier result; or
-            cells failed, after the report was written. The message names the cells.
+        ValueError: a cell has settings that are not valid, an evaluation suite that its environment
+            does not have, or an earlier result of other settings; or cells failed, after the report
+            was written. The message names the cells.
     """
     cells = config.cells()
-    episodes: dict[str, tuple[str, int]] = {}
-    for cell in _different(cells):
-        number = cell.train_config().evaluation_episodes
-        first, expected = episodes.setdefault(cell.column, (cell.name, number))
-        if number != expected:
-            raise ValueError(
-                f"rows are compared on the same held-out episodes, but {first} has "
-                f"evaluation_episodes={expected}, and {cell.name} has {number}"
-            )
+    _check_cells(cells)
     _check_results(out, cells)
     waiting = [number for number, cell in enumerate(cells) if not _is_done(out, cell)]
     mine = run_slices(config.runner, waiting, len(cells))
@@ -92,14 +87,21 @@ class _Run:
         folder = cell_folder(self._out, cell)
         write_json(folder / "cell.json", to_dict(cell))
         log = folder / "log.txt"
-        words = [sys.executable, "-m", f"{__package__}.studies.cell", str(folder / "cell.json")]
-        with log.open("w") as file:
-            code = subprocess.run(
-                words, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
-        if code:
+        if _run_cell([str(folder / "cell.json"), ATTACHED], log):
             last = "\n  ".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
             print(f"\n{cell.name} failed; the last lines of {log}:\n  {last}", file=sys.stderr)
+
+
+def _run_cell(words: list[str], log: Path) -> int:
+    """Run a cell in a process that ends with this process; return its exit status."""
+    command = [sys.executable, "-m", f"{__package__}.studies.cell", *words]
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        return process.wait()
 
 
 def _plan(config: StudyConfig, out: Path, cells: Sequence[Cell], mine: Sequence[int]) -> str:
@@ -116,8 +118,38 @@ def _plan(config: StudyConfig, out: Path, cells: Sequence[Cell], mine: Sequence[
 
 
 def _different(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the first cell of each combination of settings; its seed does not matter."""
-    return list({cell.settings: cell for cell in reversed(cells)}.values())
+    """Return the first cell of each combination of settings and suites, with any seed."""
+    return list({(cell.settings, cell.suites): cell for cell in reversed(cells)}.values())
+
+
+def _check_cells(cells: Sequence[Cell]) -> None:
+    """Check the settings of all cells before any cell runs.
+
+    Raises:
+        ValueError: a setting is not valid, the cells of a column have other numbers of held-out
+            episodes, or an environment does not have an evaluation suite. The message names the
+            cell.
+    """
+    episodes: dict[str, tuple[str, int]] = {}
+    opened: list[AnyEnv] = []
+    for cell in _different(cells):
+        train_config = cell.train_config()
+        number = train_config.evaluation_episodes
+        first, expected = episodes.setdefault(cell.column, (cell.name, number))
+        if number != expected:
+            raise ValueError(
+                f"rows are compared on the same held-out episodes, but {first} has "
+                f"evaluation_episodes={expected}, and {cell.name} has {number}"
+            )
+        assert train_config.env is not None  # without an environment, `data` would have to be set
+        for name in cell.suites:
+            try:
+                env = on_suite(train_config.env, name)
+                if env not in opened:
+                    make_env(env, with_images=False, privileged=False).close()
+                    opened.append(env)
+            except ValueError as error:
+                raise ValueError(f"{cell.name}, suite {name}: {error}") from error
 
 
 def _check_results(out: Path, cells: Sequence[Cell]) -> None:

@@ -41,7 +41,7 @@ from toto_robot.runs import claim, report_found
 
 from .environment import EnvConfig, interface_of, make_env
 from .learning.ppo import PpoConfig, PpoTrainer
-from .learning.teacher_run import TeacherRun, evaluate_teacher, resume
+from .learning.teacher_run import TeacherRun, evaluate_teacher, resume, teacher_spec
 from .report import draw_teacher, print_files, print_success
 from .rollouts.evaluation import best
 from .rollouts.pool import RolloutConfig
@@ -129,6 +129,8 @@ def teach(config: TeacherConfig, out: Path) -> None:
     if not (out / "config.json").is_file():  # raise errors before the folder is claimed
         choose_device(config.device)
         _metadata(config.env, config.network)
+        if config.video_episodes:
+            teacher_spec(config.env).require_video()
     changed = claim(out, config)
     if "video_episodes" in changed:
         (out / "rollout.mp4").unlink(missing_ok=True)

@@ -26,9 +26,9 @@ in `out`. With an environment the files are:
     curve.png rollout.mp4 tensorboard/
 
 After a kill, the same command with the same `out` resumes the run, and metrics.json becomes equal
-to that of a run without a kill. For this purpose, episodes and rounds are written under a temporary
-name and then renamed, and the random numbers depend only on the seed, the round, and the episode or
-gradient step.
+to that of a run without a kill, except with method=ppo, whose running episodes begin again. For
+this purpose, episodes and rounds are written under a temporary name and then renamed, and the
+random numbers depend only on the seed, the round, and the episode or gradient step.
 """
 
 import json
@@ -88,7 +88,7 @@ def train(config: TrainConfig, out: Path) -> None:
         video_episodes=config.video_episodes,
     )
     if not (out / "config.json").is_file():  # a start that fails leaves the folder free
-        _open(learner, demonstrations, spec)
+        _open(learner, demonstrations, spec, filmed=config.video_episodes > 0)
     if spec is not None:
         print(spec.describe_env(), end="", flush=True)
     if "video_episodes" in claim(out, config):
@@ -116,7 +116,11 @@ def train(config: TrainConfig, out: Path) -> None:
 
 
 def _open(
-    learner: Learner, demonstrations: Demonstrations | None, spec: RolloutSpec | None
+    learner: Learner,
+    demonstrations: Demonstrations | None,
+    spec: RolloutSpec | None,
+    *,
+    filmed: bool,
 ) -> None:
     """Open the encoder, the demonstrations and the environment before the training begins.
 
@@ -127,6 +131,8 @@ def _open(
         demonstrations.check()
     if spec is not None:
         spec.interface()
+        if filmed:
+            spec.require_video()
 
 
 def _is_complete(plan: Plan | None, out: Path) -> bool:

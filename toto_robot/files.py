@@ -12,19 +12,26 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` when the block ends without an error.
 
     The block writes a file or a folder to the temporary path. The parent folder is created, and
     remains of an interrupted attempt are overwritten. If the block raises, the temporary file is
     deleted. If `path` is an existing folder, it is replaced by two renames; between them, `path`
     does not exist for a moment.
+
+    Args:
+        path: the file or the folder to write.
+        shared: True if several processes may write the same content to `path` at the same time,
+            such as a cache. Each has its own temporary path, and the last rename wins; remains of
+            an interrupted attempt stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}{f'.{uuid4().hex}' if shared else ''}.part")
     old = path.with_name(f".{path.name}.old")
     _remove(aside)
     try:

@@ -44,7 +44,7 @@ class FeatureCache:
         The episode itself need not be in the demonstration store yet.
         """
         if self._encoder is not None:
-            with written_aside(self._path(index)) as aside, aside.open("wb") as file:
+            with written_aside(self._path(index), shared=True) as aside, aside.open("wb") as file:
                 np.save(file, features)
 
     def has(self, index: int) -> bool:

@@ -8,6 +8,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ from .ppo import PpoTrainer
 Json = dict[str, Any]
 
 
+def teacher_spec(env: EnvConfig) -> RolloutSpec:
+    """Return what the rollouts of a teacher need, without its checkpoint."""
+    return RolloutSpec(env=env, vision=NoVision(), privileged=True, device="cpu")
+
+
 def evaluate_teacher(
     teacher: Path,
     env: EnvConfig,
@@ -41,8 +47,7 @@ def evaluate_teacher(
 
     The result is that of `policies.rollouts.evaluation.evaluate_policy`.
     """
-    spec = RolloutSpec(env=env, vision=NoVision(), privileged=True, device="cpu", teacher=teacher)
-    with RolloutPool(spec, rollout) as pool:
+    with RolloutPool(replace(teacher_spec(env), teacher=teacher), rollout) as pool:
         return evaluate_policy(pool, None, seeds, progress)
 
 

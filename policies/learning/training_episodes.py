@@ -89,7 +89,7 @@ class TrainingEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         sums = self._sums
         sums["steps"] += 1
         sums["reward"] += float(reward)
-        for name, term in info["reward_terms"].items():
+        for name, term in info.get("reward_terms", {}).items():  # of this project's tasks
             sums[f"reward/{name}"] = sums.get(f"reward/{name}", 0.0) + term
         outcome = {}
         if terminated or truncated:

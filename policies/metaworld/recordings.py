@@ -123,7 +123,7 @@ def collect(
                 "camera_names": list(scene.cameras), "proprio_names": list(PROPRIO),
                 "state_names": list(STATE),
             }  # fmt: skip
-            with written_aside(place) as aside, aside.open("wb") as file:
+            with written_aside(place, shared=True) as aside, aside.open("wb") as file:
                 np.savez_compressed(file, **arrays)
             done += 1
             bar.update()

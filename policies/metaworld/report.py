@@ -133,14 +133,13 @@ def _cloning_rows(
         ]
         by_scene = {key: _scene_rates(runs, key, shared) for key in keys if key != EXPERT}
         for key in keys:
-            # the expert has no training seed
-            mine = [
-                runs[(key, task, seed) if key != EXPERT else (key, task, 0)]
-                for task, seed in shared
-                if key != EXPERT or (key, task, 0) in runs
-            ]
-            if not mine:
+            there = shared
+            if key == EXPERT:  # it has no training seed, so each task counts once
+                tasks = sorted({task for task, _ in shared})
+                there = [(task, 0) for task in tasks if (key, task, 0) in runs]
+            if not there:
                 continue
+            mine = [runs[key, task, seed] for task, seed in there]
             won = [episode["success"] for one in mine for episode in one]
             low, high = wilson_interval(sum(won), len(won))
             one = {
@@ -148,7 +147,7 @@ def _cloning_rows(
                 "tasks": len({task for task, _ in shared}),
                 "training_seeds": len({seed for _, seed in shared}),
                 "successes": sum(won), "episodes": len(won), "rate": sum(won) / len(won),
-                "low": low, "high": high, "each": _each(mine, shared),
+                "low": low, "high": high, "each": _each(mine, there),
             }  # fmt: skip
             if key != EXPERT:
                 one["against"] = {

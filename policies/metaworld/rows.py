@@ -154,7 +154,7 @@ def _place(recording: Recording, name: str, every: int) -> Path:
 
 def _saved(path: Path, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     if not path.is_file():
-        with written_aside(path) as aside, aside.open("wb") as file:
+        with written_aside(path, shared=True) as aside, aside.open("wb") as file:
             np.save(file, compute())
     return _load(path)
 

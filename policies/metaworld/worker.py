@@ -51,6 +51,7 @@ class World:
         # The space is cached, and would clip the goal of the observation to zero.
         del env.sawyer_observation_space
         env._partially_observable = False
+        env.max_path_length = sys.maxsize  # the requests have their own limits
         env._freeze_rand_vec, env.seeded_rand_vec, env._set_task_called = False, True, True
         self._cameras, self._changes = cameras, appearance == "changed"
         model = env.model

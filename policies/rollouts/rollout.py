@@ -17,6 +17,7 @@ groups. So a run that was killed and resumed gets the same numbers.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,31 @@ class RolloutSpec:
             self.env, num_envs, with_images=self._with_images, privileged=self._shows_state
         )
 
-    def make(self) -> gymnasium.Env[Any, Any]:
+    def make(self, *, filmed: bool = False) -> gymnasium.Env[Any, Any]:
         """Make the environment, without images if there is no encoder."""
-        return make_env(self.env, with_images=self._with_images, privileged=self._shows_state)
+        return make_env(
+            self.env,
+            with_images=self._with_images,
+            privileged=self._shows_state,
+            filmed=filmed,
+        )
+
+    def require_video(self) -> None:
+        """Open, reset and render the environment once, as for a video.
+
+        Raises:
+            ValueError: the environment cannot be opened for a video, or renders no image.
+        """
+        try:
+            with closing(self.make(filmed=True)) as env:
+                env.reset(seed=0)
+                if np.asarray(env.render()).ndim != 3:
+                    raise ValueError("render() returns no image")
+        except ValueError as error:
+            raise ValueError(
+                f"no video of {self.env.id} can be made: {error}; set video_episodes=0, or "
+                "videos=false in a study"
+            ) from error
 
     @property
     def _with_images(self) -> bool:

@@ -15,6 +15,7 @@ from toto_robot.data.video import write_video
 from ..environment import AnyEnv, interface_of, make_env
 from ..policy import Policy
 from ..trained_policy import TrainedPolicy
+from ..vision import Blind
 from .job import Rollout
 
 _PIXELS = 384
@@ -22,16 +23,21 @@ _SECONDS_AFTER_SUCCESS = 1.0
 _GREEN, _GREY = (60, 200, 90), (90, 90, 90)
 
 
-def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> None:
+def film(path: Path, env_config: AnyEnv, policy: Policy, seeds: Sequence[int]) -> list[bool]:
     """Run one episode per seed, and write one MP4 (H.264) that shows them one after another.
 
     The left image is that of `render()`. The other images are those of the student's cameras. An
     expert or a teacher has no cameras, because it observes the privileged state. The border of the
     video turns green on success.
+
+    Returns:
+        For each filmed episode, whether it succeeded.
     """
     with closing(_make_env(env_config, policy)) as env:
-        frames = [frame for seed in seeds for frame in _run(env, policy, seed)[0]]
+        episodes = [_run(env, policy, seed) for seed in seeds]
+        frames = [frame for images, _ in episodes for frame in images]
         write_video(path, frames, interface_of(env).rate_hz)
+    return [success for _, success in episodes]
 
 
 def film_each(
@@ -59,9 +65,14 @@ def film_each(
 
 
 def _make_env(config: AnyEnv, policy: Policy) -> gymnasium.Env[Any, Any]:
-    with_images = isinstance(policy, TrainedPolicy)
     privileged = policy.needs_state if isinstance(policy, TrainedPolicy) else True
-    return make_env(config, with_images=with_images, privileged=privileged, filmed=True)
+    return make_env(config, with_images=_has_cameras(policy), privileged=privileged, filmed=True)
+
+
+def _has_cameras(policy: Policy) -> bool:
+    return isinstance(policy, TrainedPolicy) and not isinstance(
+        policy.student.metadata.vision, Blind
+    )
 
 
 def _run(
@@ -81,7 +92,7 @@ def _run(
     Returns:
         The frames [h w 3], and whether the episode succeeded.
     """
-    cameras = interface_of(env).camera_names if isinstance(policy, TrainedPolicy) else ()
+    cameras = interface_of(env).camera_names if _has_cameras(policy) else ()
     after_success = _SECONDS_AFTER_SUCCESS * interface_of(env).rate_hz
     frames = list[NDArray[np.uint8]]()
     observation, _ = env.reset(seed=seed)

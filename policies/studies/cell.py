@@ -9,7 +9,9 @@ only once.
 
 import fcntl
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +39,7 @@ from ..rollouts.video import film
 from ..student import load_student, read_metadata
 from ..train import train
 from ..trained_policy import TrainedPolicy
-from .config import Cell, cell_folder, result_path
+from .config import ATTACHED, Cell, cell_folder, result_path
 
 # Demonstrations are of other environment seeds than the episodes that DAgger collects.
 _DEMONSTRATION_SEED = 50
@@ -58,6 +60,8 @@ def run_cell(out: Path, cell: Cell) -> None:
         return
     config = cell.train_config()
     start = time.perf_counter()
+    if cell.filmed:
+        _spec(config).require_video()
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
     if config.method != "ppo":
         config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
@@ -72,6 +76,19 @@ def run_cell(out: Path, cell: Cell) -> None:
     _write_result(cell, config, encoder, metrics, suites, folder, time.perf_counter() - start)
 
 
+def _spec(config: TrainConfig) -> RolloutSpec:
+    """Return what the rollouts of the student need; no expert acts or labels."""
+    assert config.env is not None  # without an environment, `data` would have to be set
+    return RolloutSpec(
+        env=config.env,
+        vision=config.encoder,
+        privileged=False,
+        device=choose_device(config.device),
+        teacher=config.teacher,
+        expert=config.expert,
+    )
+
+
 def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | None) -> Path:
     """Return the folder with the demonstrations of a cell; record them if they do not exist yet.
 
@@ -80,18 +97,10 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
         config: settings of the cell.
         encoder: the encoder, whose tokenizer compresses the frames.
     """
-    assert config.env is not None  # without an environment, `data` would have to be set
-    spec = RolloutSpec(
-        env=config.env,
-        vision=config.encoder,
-        privileged=True,
-        device=choose_device(config.device),
-        teacher=config.teacher,
-        expert=config.expert,
-    )
-    header = StoreHeader.of(config.env.id, spec.interface(), encoder)
+    spec = replace(_spec(config), privileged=True)
+    header = StoreHeader.of(spec.env.id, spec.interface(), encoder)
     key = {
-        "env": to_dict(config.env),
+        "env": to_dict(spec.env),
         "expert": [config.expert, str(config.teacher)],
         "seed": config.seed,
         "episodes": config.demonstrations,
@@ -103,7 +112,7 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
     with _alone(folder / f"{name}.lock"):
         if place.is_dir():
             return place
-        print(f"demonstrations: {config.demonstrations} episodes of {config.env.id}", flush=True)
+        print(f"demonstrations: {config.demonstrations} episodes of {spec.env.id}", flush=True)
         with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
             collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)
@@ -149,18 +158,23 @@ def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> Ev
 def _film(
     folder: Path, config: TrainConfig, encoder: FrameEncoder | None, seeds: list[dict[str, Any]]
 ) -> None:
-    """Film the first success and the first failure of the evaluation, if there are any."""
-    student = None
+    """Film a success and a failure of the evaluation, if there are any.
+
+    The filmed episode is the first that has the same outcome once more: here the student acts in a
+    single episode, and its actions can differ by rounding from those in a batch of episodes.
+    """
+    assert config.env is not None
+    interface = read_metadata(folder / "train/policy").interface
+    policy = TrainedPolicy(load_student(folder / "train/policy", encoder, interface), encoder)
+    candidate = folder / ".candidate.mp4"
     for name, outcome in (("success", True), ("failure", False)):
-        seed = next((one["seed"] for one in seeds if one["success"] == outcome), None)
         path = folder / f"{name}.mp4"
-        if seed is None or path.is_file():
-            continue
-        if student is None:
-            interface = read_metadata(folder / "train/policy").interface
-            student = load_student(folder / "train/policy", encoder, interface)
-        assert config.env is not None
-        film(path, config.env, TrainedPolicy(student, encoder), [seed])
+        same = [one["seed"] for one in seeds if one["success"] == outcome]
+        for seed in () if path.is_file() else same:
+            if film(candidate, config.env, policy, [seed]) == [outcome]:
+                candidate.replace(path)
+                break
+    candidate.unlink(missing_ok=True)
 
 
 def _write_result(
@@ -227,10 +241,18 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def _end_with_parent() -> None:
+    """End this process when its standard input ends, because the study was killed or stopped."""
+    os.read(0, 1)  # the study writes nothing
+    os._exit(1)
+
+
 def main(words: list[str] | None = None) -> None:
-    """Run the cell whose `cell.json` is the only argument."""
+    """Run the cell of a `cell.json`; with `--attached`, end when the standard input ends."""
     words = sys.argv[1:] if words is None else words
-    if len(words) != 1:
+    if words[1:] == [ATTACHED]:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    elif len(words) != 1:
         sys.exit("usage: python -m policies.studies.cell STUDY/cells/COLUMN/ROW/seed_N/cell.json")
     path = Path(words[0])
     try:

@@ -14,6 +14,9 @@ from ..learning.config import TrainConfig
 # With fewer training seeds, a result is reported as an observation, not as a claim.
 CLAIM_SEEDS = 3
 
+# With this argument, a cell ends when the study that started it ends.
+ATTACHED = "--attached"
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _RESERVED = ("seed", "data", "out", "video_episodes")
 

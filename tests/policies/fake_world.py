@@ -84,6 +84,22 @@ class ReachEnv(gymnasium.Env):
         return image
 
 
+class ReusingReach(ReachEnv):
+    """A world that returns the same arrays in each step, and scales its argument in place."""
+
+    def step(self, action):
+        result = super().step(action)
+        action *= 0.1
+        return result
+
+    def _observe(self):
+        new = super()._observe()
+        self._arrays = getattr(self, "_arrays", new)
+        for key, value in new.items():
+            self._arrays[key][...] = value
+        return self._arrays
+
+
 class ReachExpert:
     """Go straight to the goal."""
 

@@ -103,6 +103,11 @@ def test_the_expert_is_evaluated_by_the_command(tmp_path):
         ((), "env.id= must be given"),
         ((f"env.id={world.ENV_ID}",), "no expert for 'other/Reach-v0'.* Set expert=module:f"),
         (("env.id=nowhere:Id-v0", f"expert={HERE}:expert"), "No module named 'nowhere'"),
+        (
+            (f"env.id={HERE}:other/NoRender-v0", "env.kwargs={pixels: false}",
+             f"expert={HERE}:expert", "experiment=tiny"),
+            "no video of .*NoRender-v0 renders no images; set video_episodes=0",
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(words, message, tmp_path):
@@ -125,7 +130,9 @@ def test_actions_are_scaled_to_the_environments_limits():
     assert np.allclose(
         moved, np.clip(before + 0.2 * (np.array([-2, 3]) + env.unwrapped.drift), -1, 1) - before
     )
-    for name in ("expert", "expert_of_env", "Expert"):
+    for name in (
+        "expert", "expert_of_env", "expert_of_optional_env", "expert_with_gain", "Expert"
+    ):  # fmt: skip
         chosen = make_expert(world.ENV_ID, f"{HERE}:{name}")
         observation, _ = env.reset(seed=1)
         chosen.reset()
@@ -149,6 +156,19 @@ def test_images_come_from_the_observation_or_from_render():
     upside = made(flip="vertical")
     observation, _ = upside.reset(seed=0)
     assert np.array_equal(observation["image_pixels"], upside.unwrapped.render()[::-1])
+
+
+def test_an_environment_may_have_no_metadata():
+    env = made(id=f"{HERE}:other/NoMetadata-v0", filmed=True)
+    observation, _ = env.reset(seed=0)
+    assert env.interface.rate_hz == 10
+    assert np.array_equal(env.render(), observation["image_pixels"])
+
+
+def test_an_environment_that_ignores_seeds_is_named():
+    assert "note:" not in describe_env(config(), with_images=True)
+    described = describe_env(config(id=f"{HERE}:other/Unseeded-v0"), with_images=False)
+    assert "note: two resets with the same seed differ" in described
 
 
 def test_without_vision_there_are_no_images():
@@ -229,7 +249,7 @@ def test_an_environment_that_renders_nothing_names_the_settings():
         made(id=name, kwargs={"pixels": False})
     env = made(id=name, with_images=False, filmed=True)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="renders no images: set video_episodes=0"):
+    with pytest.raises(ValueError, match="renders no images"):
         env.render()
     seeing = made(id=name, filmed=True)
     observation, _ = seeing.reset(seed=0)

@@ -104,6 +104,8 @@ def test_later_runs_add_rows_and_changed_appearances(tmp_path):
     assert {row["training_seeds"] for row in same.values()} == {1}  # which all rows have
     changed = {row["row"]: row for row in found["cloning"] if row["appearance"] == "changed"}
     assert changed["toto-nano layers 0+1 mean"]["episodes"] == 8
+    assert changed["scripted expert"]["episodes"] == 4  # it has no training seeds
+    assert changed["scripted expert"]["each"]["reach-v3"][1] == 4
 
 
 def test_clipped_inputs_limit_the_error_of_probes_in_changed_scenes(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -11,17 +12,22 @@ from policies.demonstrations.tokenised import tokenise_episode
 from policies.redraw import RedrawConfig, _from_tool, redraw
 from policies.train import train
 from tests.policies.demonstrations.episodes import same
-from tests.policies.fake_world import save_tiny_encoder
-from tests.policies.test_evaluate import NAMED
+from tests.policies.fake_world import ReusingReach, save_tiny_encoder
+from tests.policies.test_evaluate import NAMED, NamedReach
 from tests.policies.test_train import config
 from toto_robot import load_encoder
 
 
-def test_images_are_those_that_the_tokens_were_made_of(tmp_path):
+class Reusing(ReusingReach, NamedReach):
+    pass
+
+
+def test_images_are_those_that_the_tokens_were_made_of(tmp_path, monkeypatch):
     encoder = save_tiny_encoder(tmp_path / "tiny")
     plain = config(encoder, method="bc", env=NAMED, video_episodes=0)
     train(plain, tmp_path / "run")
     folder = tmp_path / "run" / "store"
+    monkeypatch.setattr(gymnasium.registry["fake/NamedReach-v0"], "entry_point", Reusing)
     redraw(RedrawConfig(store=folder, env=NAMED, episodes=3, format="npz"), tmp_path / "out")
     files = sorted((tmp_path / "out").glob("*.npz"))
     assert [file.stem for file in files] == ["000000", "000002", "000004"]

@@ -57,6 +57,14 @@ def expert_of_env(observation, env):
     return expert({"state": env.point, "goal": env.goal})
 
 
+def expert_of_optional_env(observation, env=None):
+    return expert_of_env(observation, env)
+
+
+def expert_with_gain(observation, gain=1.0):
+    return gain * expert(observation)
+
+
 class Expert:
     resets = 0
 
@@ -98,11 +106,24 @@ class Unlimited(OtherReach):
     action_space = spaces.Box(-np.inf, np.inf, (2,))
 
 
+class Unseeded(OtherReach):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(options=options)
+
+
 class NoRender(OtherReach):
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
 
 
+def without_metadata(**given):
+    """Make an environment as robosuite does."""
+    env = OtherReach(**given)
+    env.metadata = None
+    return env
+
+
 if "other/Reach-v0" not in gymnasium.registry:
     gymnasium.register("other/Reach-v0", OtherReach, max_episode_steps=12)
-    for one in (Discrete, Unlimited, NoRender):
+    gymnasium.register("other/NoMetadata-v0", without_metadata, max_episode_steps=12)
+    for one in (Discrete, Unlimited, Unseeded, NoRender):
         gymnasium.register(f"other/{one.__name__}-v0", one, max_episode_steps=12)

@@ -46,6 +46,22 @@ def test_embeddings_are_those_of_the_encoder_and_computed_once(store, encoder, m
     assert np.array_equal(FeatureCache(store, encoder).get(1), first)
 
 
+def test_two_processes_may_write_one_embedding_at_once(store, encoder, monkeypatch):
+    """As the cells of a study that share the demonstrations: one begins while the other writes."""
+    save, features_of = np.save, np.zeros((4, 1, encoder.dim), np.float16)
+
+    def save_twice(file, array):
+        monkeypatch.undo()
+        FeatureCache(store, encoder).put(0, array)
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", save_twice)
+    cache = FeatureCache(store, encoder)
+    cache.put(0, features_of)
+    assert np.array_equal(cache.get(0), features_of)
+    assert len([*store.folder.glob("features-*/.*")]) == 0
+
+
 def test_streamed_eyes_remember_each_camera_of_one_episode(tmp_path, encoder):
     streamed = replace(toto(save_tiny_encoder(tmp_path / "tiny")), stream=StreamConfig(context=3))
     eyes = streamed.build(torch.device("cpu"))

@@ -12,8 +12,10 @@ from policies.learning import reinforce as module
 from policies.learning.config import TrainConfig
 from policies.learning.learner import Learner
 from policies.learning.reinforce import StudentTrainer
+from policies.learning.training_episodes import make_environments
 from policies.rollouts.rollout import RolloutSpec
 from tests.command_lines import run
+from tests.policies.fake_world import ENV
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 from toto_robot.encoders.pixels import PixelEncoder
@@ -135,6 +137,15 @@ def test_the_student_acts_as_the_actor_of_ppo(encoder):
     actions = student(inputs[:, :size].unflatten(1, shape), inputs[:, size:])
     assert torch.allclose(actions, expected, atol=1e-6)
     trainer.close()
+
+
+def test_an_environment_needs_no_reward_terms():
+    envs = make_environments(ENV, 1, seeds=(0, 0), timeouts_terminate=False, num_workers=0)
+    envs.reset()
+    for _ in range(12):
+        *_, infos = envs.step(np.zeros((1, 2), np.float32))
+    assert set(infos[0]["outcome"]) == {"steps", "reward", "success"}
+    envs.close()
 
 
 def test_each_frame_is_embedded_as_in_a_rollout():

@@ -1,5 +1,6 @@
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,15 @@ from policies.rollouts.rollout import RolloutSpec, RolloutWorker
 from policies.student import StudentPolicy
 from policies.vision import NoVision, embed_episode
 from tests.policies.demonstrations.episodes import same
-from tests.policies.fake_world import ENV, ReachExpert, embed_all, metadata, save_tiny_encoder, toto
+from tests.policies.fake_world import (
+    ENV,
+    ReachExpert,
+    ReusingReach,
+    embed_all,
+    metadata,
+    save_tiny_encoder,
+    toto,
+)
 from toto_robot import StreamConfig
 
 JOB = RolloutJob(
@@ -93,6 +102,15 @@ def test_labels_are_the_experts_at_every_step_whoever_acted(
         assert (share == bool(beta)).all()
     if mixing == "episode":
         assert all(len(set(one.episode.acted_by_expert)) == 1 for one in rollouts)
+
+
+def test_an_environment_may_reuse_its_arrays(stage, policy, spec, monkeypatch):
+    job = mixed(policy, 0.5)
+    expected, _ = stage.run(job)
+    monkeypatch.setattr(gymnasium.registry["fake/Reach-v0"], "entry_point", ReusingReach)
+    found, _ = RolloutWorker(spec).run(job)
+    for one, other in zip(found, expected, strict=True):
+        assert same(one.episode, other.episode)
 
 
 def test_beta_one_is_plain_expert_collection(stage, policy):

@@ -1,10 +1,16 @@
 """A whole study through the command line, in a world of a few lines."""
 
+import contextlib
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -50,21 +56,19 @@ baseline: dagger
 """
 
 
-def run_here(words, stdout, **_):
+def run_here(words, log):
     """Run a cell in this process: a new one would import torch for each."""
-    assert words[1:3] == ["-m", "policies.studies.cell"]
     try:
-        one_cell.main(words[3:])
+        one_cell.main(words[:1])
     except SystemExit as stop:
-        stdout.write(f"{stop.code}\n")
-        stdout.flush()
-        return subprocess.CompletedProcess(words, 1)
-    return subprocess.CompletedProcess(words, 0)
+        log.write_text(f"{stop.code}\n")
+        return 1
+    return 0
 
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    monkeypatch.setattr("policies.study.subprocess.run", run_here)
+    monkeypatch.setattr("policies.study._run_cell", run_here)
 
 
 def words(encoder, out, *more):
@@ -86,7 +90,7 @@ def finished(encoder, tmp_path_factory):
     """A finished study, to read from or to copy, and what the command printed."""
     out = tmp_path_factory.mktemp("finished") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("policies.study.subprocess.run", run_here)
+        monkeypatch.setattr("policies.study._run_cell", run_here)
         done = study(encoder, out)
     assert done.code == 0, done.err
     return out, done.out
@@ -146,6 +150,65 @@ def test_a_stopped_study_continues_and_equals_another(finished, encoder, tmp_pat
         assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
+def processes_with(word):
+    """Return the numbers of the processes that have `word` in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(true, seconds):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.1)
+    return true()
+
+
+def test_no_cell_runs_on_after_ctrl_c(encoder, tmp_path):
+    """Its worker ignores Ctrl-C and is killed; the cell, which is a child of it, ends too."""
+    out = tmp_path / "out"
+    settings = "settings=['experiment=tiny','imitation.last_steps=10000000']"
+    more = ("~rows.toto", "~rows.mean", "seeds=[0,1]", "runner.workers=2", settings)
+    command = [sys.executable, "-m", "policies.study", *words(encoder, out, *more)]
+    cells = f"{out}/cells/".encode()
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as started:
+        try:
+            assert wait_until(lambda: len(processes_with(cells)) == 2, 200)
+            started.send_signal(signal.SIGINT)
+            assert started.wait(100)
+            assert wait_until(lambda: not processes_with(cells), 100)
+        finally:
+            for number in (started.pid, *processes_with(cells)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+
+def test_a_video_shows_the_outcome_that_its_name_says(encoder, tmp_path, monkeypatch):
+    """Here all evaluated episodes succeed, and none succeeds when it is filmed."""
+    right = one_cell.train
+
+    def lucky(config, folder):
+        right(config, folder)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for one in metrics["evaluation"]["seeds"]:
+            one["success"] = True
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        monkeypatch.setattr(
+            "tests.policies.fake_world.ReachEnv.step",
+            lambda self, _: (self._observe(), 0.0, False, False, {"success": False}),
+        )
+
+    monkeypatch.setattr(one_cell, "train", lucky)
+    more = ("~rows.toto", "~rows.mean", "seeds=[0]", "videos=true")
+    assert study(encoder, tmp_path / "out", *more).code == 0
+    cell = tmp_path / "out/cells/reach/blind/seed_0"
+    assert (cell / "result.json").is_file()
+    assert not [*cell.glob("*.mp4"), *cell.glob(".*.mp4")]
+
+
 def test_another_setting_does_not_touch_a_result(finished, encoder, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "out")
     settings = "settings=['experiment=tiny','demonstrations=4','evaluation_episodes=4']"
@@ -192,6 +255,10 @@ def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path,
         (["~columns.reach", "+columns.x={settings:['method=bc','env=none','data=x']}"],
          "the study sets seed, data, out"),
         (["+columns.reach.suites=[moon]"], "unknown suite 'moon'"),
+        (["+columns.reach.suites=[camera]"],
+         ", suite camera: tests.policies.fake_world:fake/Reach-v0 with"),
+        (["+columns.x={settings:['env=gymnasium','env.id=CartPole-v1'],suites:[nominal]}"],
+         ", suite nominal: suite=nominal needs an environment of this project"),
         (["+rows.more={settings:['evaluation_episodes=77']}"], "same held-out episodes"),
         (["+rows.B={settings:[]}"], "names are a to z"),
     ],

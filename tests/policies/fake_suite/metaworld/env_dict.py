@@ -31,6 +31,7 @@ class Reach:
     """Move the hand over the cube; the cube follows the hand once it was reached."""
 
     sawyer_observation_space = None
+    max_path_length = 5
 
     def __init__(self):
         self.sawyer_observation_space = "cached"
@@ -46,12 +47,15 @@ class Reach:
         assert self.seeded_rand_vec
         self.hand = np.array([0.0, 0.5, 0.1])
         self.cube = np.array([self.rng.uniform(-0.2, 0.2), self.rng.uniform(0.6, 0.8), 0.02])
-        self.reached = False
+        self.reached, self.steps = False, 0
         return self._observation(), {}
 
     def step(self, action):
         assert action.shape == (4,)
         assert np.abs(action).max() <= 1
+        if self.steps >= self.max_path_length:
+            raise ValueError("You must reset the env manually once truncate==True")
+        self.steps += 1
         self.hand = self.hand + 0.05 * action[:3]
         near = np.abs(self.hand[:2] - self.cube[:2]).max() < 0.04
         self.reached = self.reached or near
