@@ -139,7 +139,7 @@ def _record(
                 number = recorder.num_episodes
                 done = _one(config, station, viewers, number)
                 try:
-                    done = _judged(config, done)
+                    done = _with_result(config, done)
                 except (KeyboardInterrupt, NoPersonError):  # keep the episode, but do not count it
                     why = "the question about its success was not answered"
                     recorder.save(replace(done, reason="interrupted", message=why))
@@ -202,7 +202,7 @@ def _one(
         return station.run(teleoperation, translator, config.loop, listeners=viewers, notes=notes)
 
 
-def _judged(config: RecordConfig, done: EpisodeRecord) -> EpisodeRecord:
+def _with_result(config: RecordConfig, done: EpisodeRecord) -> EpisodeRecord:
     """Return an episode with its result: if a person controlled the arm, ask that person."""
     if config.agent == "expert" or done.success is not None or done.reason not in COMPLETE:
         return done

@@ -108,7 +108,7 @@ def run_trials(
                 )
             unanswered = None
             try:
-                judgement = _judge(trial, record, operator)
+                judgement = _judgement_of(trial, record, operator)
             except (KeyboardInterrupt, NoPersonError) as error:
                 unanswered = error  # a person has seen the episode, so it stays in the report
                 judgement = Judgement(success=None, note=_UNANSWERED, by="operator")
@@ -152,7 +152,7 @@ def _place(folder: Path, result: TrialResult, attempt: int) -> Path:
     return folder / INVALID / f"{key}-{attempt}"
 
 
-def _judge(trial: Trial, record: EpisodeRecord, operator: Operator) -> Judgement:
+def _judgement_of(trial: Trial, record: EpisodeRecord, operator: Operator) -> Judgement:
     """Return the operator's result of an episode, unless the connection to the policy failed."""
     if (fault := record.notes.get(TRANSPORT_FAULT)) is None:
         return operator.assess(trial, record)
