@@ -87,7 +87,7 @@ class Learner:
         """
         metadata = self.metadata(interface, env)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1000 + number)
+            torch.default_generator.manual_seed(self.seed * 1000 + number)  # not those of GPUs
             student = StudentPolicy(metadata)
         student.to(self.device)
         student.standardise(data.embeddings, data.proprio)

@@ -250,7 +250,9 @@ def reinforce(
     done = [json.loads((one / "round.json").read_text()) for one in folders if one.is_dir()]
     state = None
     if done:
-        state = torch.load(folders[len(done) - 1] / _STATE_FILE, weights_only=True)
+        state = torch.load(
+            folders[len(done) - 1] / _STATE_FILE, weights_only=True, map_location="cpu"
+        )
     trainer = StudentTrainer(
         learner.metadata(interface, env), learner.encoder, config.ppo, env, seed=learner.seed,
         iterations=config.rounds * config.validate_every, num_workers=config.num_workers,

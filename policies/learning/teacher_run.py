@@ -63,7 +63,7 @@ def resume(out: Path) -> tuple[Json | None, list[Json]]:
     """
 
     def read(folder: Path) -> tuple[Json, list[Json], TeacherPolicy]:
-        state = torch.load(folder / "train_state.pt", weights_only=True)
+        state = torch.load(folder / "train_state.pt", weights_only=True, map_location="cpu")
         return state, read_config(folder, KIND)["validations"], load_teacher(folder)
 
     found = newest_whole((out / "checkpoints").glob("step-*"), read)

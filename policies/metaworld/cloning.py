@@ -111,7 +111,7 @@ def clone(
         encoder=encoder_id(row.encoder),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1000)
+        torch.default_generator.manual_seed(seed * 1000)  # not the generators of GPUs
         student = StudentPolicy(metadata)
     student.to(device)
     student.standardise(data.embeddings, data.proprio)

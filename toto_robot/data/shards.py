@@ -2,9 +2,9 @@
 
 A data set is a folder::
 
-    manifest.json   name, kind (video or image), folder and settings of the source, side of the
-                    frames, list of the clips, and list of the files that were skipped or partly
-                    used
+    manifest.json   name, kind (video or image), side of the frames, list of the clips, and list of
+                    the files that were skipped or partly used
+    source.json     folder of the files, and crops of each
     frames.u8       uint8 [n size size 3], no header
     tokens.u16      uint16 [n tokens_per_frame], no header; written by `tokenize_shard`
     tokens.json     hash of the tokenizer's weights
@@ -47,6 +47,7 @@ __all__ = [
 # Every 21st file is held out for validation. The number is odd, so that the held-out files include
 # all cameras of data sets whose files alternate between two cameras.
 HOLD_OUT = 21
+_ORIGIN = "source.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,15 +188,17 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     made_of = {
         "name": source.name,
         "kind": source.kind,
-        "path": str(source.path),
         "size": size,
         "stride": source.stride,
-        "crops": source.crops,
         "seed": seed,
     }
+    # not in the manifest, whose hash is in checkpoints: the same files may be in another folder
+    origin = {"path": str(source.path), "crops": source.crops}
     if (folder / "manifest.json").is_file():
         kept = Shard.open(folder)
-        require_same_data(folder, made_of | kept.manifest, made_of)  # earlier ones lack keys
+        require_same_data(folder, kept.manifest, made_of)
+        if (folder / _ORIGIN).is_file():  # versions before 0.2 did not write it
+            require_same_data(folder, json.loads((folder / _ORIGIN).read_text()), origin)
         return kept
     suffixes = VIDEO_SUFFIXES if source.kind == "video" else IMAGE_SUFFIXES
     paths = walk(source.path, suffixes)
@@ -230,7 +233,8 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
         "skipped": skipped,
         "in_part": in_part,
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / _ORIGIN, origin)
+    write_json(folder / "manifest.json", manifest)  # last: a data set with it is complete
     return Shard.open(folder)
 
 
