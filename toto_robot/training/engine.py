@@ -417,6 +417,7 @@ class _Run:
     @torch.no_grad()
     def _validate(self, rows: Rows, count: int) -> float:
         """Return the mean loss of rows 0 to ``count - 1``. The ranks share the computation."""
+        modes = {module: module.training for module in self._model.modules()}
         self._model.eval()  # a batch norm uses its running averages: batches have one row
         turns = -(-count // self._ranks.world)
         total = torch.zeros(2, device=self._ranks.device)
@@ -426,7 +427,8 @@ class _Run:
             loss = self._loss(rows(min(row, count - 1), 1))
             if row < count:
                 total += torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)])
-        self._model.train()
+        for module, mode in modes.items():
+            module.training = mode
         loss_sum, number = self._ranks.total(total).tolist()
         return loss_sum / number
 

@@ -44,8 +44,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# The other ranks wait while rank 0 prepares data. torch's defaults are 10 and 30 minutes, but
-# decoding and tokenising a large data set takes days. A rank that fails still ends the run at once.
+# `Ranks.wait`: the other ranks wait while rank 0 prepares data, and a large data set takes days to
+# tokenise. Other communication keeps torch's limits of minutes, which end a run that hangs.
 LONGEST_WAIT = timedelta(days=14)
 
 Precision = Literal["float32", "bfloat16"]
@@ -75,12 +75,14 @@ class Ranks:
         world: number of processes.
         device: device of this process.
         mesh: device mesh with the dimensions replicate and shard. None with one process.
+        waiting: the process group of `wait`, whose time limit is long. None: the default group.
     """
 
     rank: int
     world: int
     device: torch.device
     mesh: DeviceMesh | None
+    waiting: Any = None
 
     @property
     def first(self) -> bool:
@@ -110,7 +112,7 @@ class Ranks:
     def wait(self) -> None:
         """Block until all ranks have called this method."""
         if self.mesh is not None:
-            dist.barrier()
+            dist.barrier(self.waiting)
 
 
 @contextmanager
@@ -139,12 +141,13 @@ def join_ranks(device: str, shard_ranks: int | None) -> Iterator[Ranks]:
         yield Ranks(rank=0, world=1, device=place, mesh=None)
         return
     # gloo in addition to NCCL, because checkpoints are gathered and written on the CPU
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         mesh = init_device_mesh(
             place.type, (world // shards, shards), mesh_dim_names=("replicate", "shard")
         )
-        yield Ranks(rank=dist.get_rank(), world=world, device=place, mesh=mesh)
+        waiting = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        yield Ranks(rank=dist.get_rank(), world=world, device=place, mesh=mesh, waiting=waiting)
     finally:
         dist.destroy_process_group()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from tests.toto_robot.tiny import GUARD, tiny_engine
 from toto_robot.models import TotoConfig
-from toto_robot.training import throughput
+from toto_robot.training import parallel, throughput
 from toto_robot.training.engine import fit
 from toto_robot.training.guard import Guard, GuardConfig
 from toto_robot.training.optimizer import OptimizerConfig
@@ -291,17 +292,32 @@ def test_what_no_rank_can_do_is_refused(tmp_path, monkeypatch):
 
 
 def test_ranks_wait_for_days_while_the_first_prepares_data(monkeypatch):
-    class Stop(Exception):
-        pass
+    limits = {}
 
-    def join(backend, timeout=timedelta(minutes=30)):
-        assert timeout > timedelta(days=7)
-        raise Stop
+    def begin(backend, timeout=timedelta(minutes=30)):
+        limits["default"] = timeout
 
+    def group(backend, timeout=timedelta(minutes=30)):
+        limits["waiting"] = timeout
+        return "waiting"
+
+    groups = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("torch.distributed.init_process_group", join)
-    with pytest.raises(Stop), join_ranks("cpu", None):
-        pass
+    for name, replacement in {
+        "init_process_group": begin,
+        "destroy_process_group": lambda: None,
+        "new_group": group,
+        "get_rank": lambda: 1,
+        "barrier": groups.append,
+    }.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", replacement)
+    mesh = Mock(spec=parallel.DeviceMesh)
+    monkeypatch.setattr(parallel, "init_device_mesh", lambda *_, **__: mesh)
+    with join_ranks("cpu", None) as ranks:
+        ranks.first_then_others(lambda: None)
+    assert groups == ["waiting"]
+    assert limits["waiting"] > timedelta(days=7)
+    assert limits["default"] < timedelta(hours=1)  # a run that hangs still ends
 
 
 def test_the_peak_of_this_machine_is_measured():
