@@ -174,7 +174,13 @@ def test_no_cell_runs_on_after_ctrl_c(encoder, tmp_path):
     more = ("~rows.toto", "~rows.mean", "seeds=[0,1]", "runner.workers=2", settings)
     command = [sys.executable, "-m", "policies.study", *words(encoder, out, *more)]
     cells = f"{out}/cells/".encode()
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as started:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # a job in the background of a shell ignores Ctrl-C, and its children inherit this
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as started:
         try:
             assert wait_until(lambda: len(processes_with(cells)) == 2, 200)
             started.send_signal(signal.SIGINT)
