@@ -1,6 +1,8 @@
-"""Choose the device of a computation, and count the processors."""
+"""Choose the device of a computation, seed random weights, and count the processors."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def choose_device(name: str) -> str:
@@ -23,6 +25,19 @@ def choose_device(name: str) -> str:
             f"{', '.join(here)}"
         ) from error
     return name
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's random numbers on the CPU in a `with` block, and restore their state at its end.
+
+    The random numbers of GPUs are not changed.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def num_cpus() -> int:

@@ -12,6 +12,7 @@ import torch
 
 from envs.interface import Interface
 from toto_robot import FrameEncoder
+from toto_robot.device import seeded
 
 from ..demonstrations.features import Dataset
 from ..demonstrations.store import DemoStore
@@ -86,8 +87,7 @@ class Learner:
             number: index of the round, on which the random weights depend.
         """
         metadata = self.metadata(interface, env)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed * 1000 + number)  # not those of GPUs
+        with seeded(self.seed * 1000 + number):
             student = StudentPolicy(metadata)
         student.to(self.device)
         student.standardise(data.embeddings, data.proprio)

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from envs.interface import LIMITS, CameraSpec, Interface
+from toto_robot.device import seeded
 
 from ..learning.fit import ImitationConfig, fit
 from ..rollouts.seeds import EVALUATION_SEEDS
@@ -110,8 +111,7 @@ def clone(
         vision=row.vision,
         encoder=encoder_id(row.encoder),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed * 1000)  # not the generators of GPUs
+    with seeded(seed * 1000):
         student = StudentPolicy(metadata)
     student.to(device)
     student.standardise(data.embeddings, data.proprio)

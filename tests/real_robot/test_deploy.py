@@ -253,11 +253,11 @@ def test_the_arm_moves_only_after_a_person_has_stepped_back() -> None:
     station = fake_station(station_config(), None)
     station.robot.width_m = 0.0
 
-    def nobody(question):
+    def refuse(question):
         raise NoPersonError(question)
 
     with pytest.raises(NoPersonError, match="step back"):
-        prepare(station, POSE, nobody)
+        prepare(station, POSE, refuse)
     assert station.robot.log == []
     assert station.robot.width_m == 0.0  # the hand still holds what it held
 
@@ -275,7 +275,7 @@ def test_keys_from_before_a_question_are_not_its_answer(monkeypatch) -> None:
         os.write(leader, b"\n")  # a second press of Enter
         wait_for(lambda: select.select([follower], [], [], 0)[0])
         threading.Timer(0.2, os.write, [leader, b"yes\n"]).start()
-        assert ask_person("is nobody in reach? ") == "yes"
+        assert ask_person("is no person in reach? ") == "yes"
         threading.Timer(0.2, os.write, [leader, b"\x04"]).start()  # Ctrl-D
         with pytest.raises(NoPersonError, match="the terminal was closed at the question"):
             ask_person("well? ")

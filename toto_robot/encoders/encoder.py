@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..checkpoint import weights_hash
+from ..device import seeded
 from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
@@ -395,8 +396,7 @@ class Encoder(nn.Module):
         The principal components of a pool `pca<k>` are fitted to the copy's own features, on the
         frames that the checkpoint stores. So only the weights differ, not the way they are read.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # not the generators of GPUs
+        with seeded(seed):
             tokenizer, transformer = (
                 self._config.tokenizer.build(),
                 self._config.transformer.build(),

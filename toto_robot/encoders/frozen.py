@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import build_module, load_weights, save_checkpoint, weights_hash
 from ..config import to_dict
+from ..device import seeded
 from .contract import (
     NO_PAST,
     CodeFormat,
@@ -181,8 +182,7 @@ class FrozenEncoder(nn.Module):
         The principal components of a pool `pca<k>` are fitted to the copy's own features, on the
         frames that the checkpoint stores.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # not the generators of GPUs
+        with seeded(seed):
             transformer = self.transformer.config.build()
         kind: Any = type(self)
         pca = None

@@ -393,21 +393,19 @@ def led(bench, path, *, before=3):
     bench.robot.state = state_now
 
 
+def guided(bench, **more):
+    """Record a guided episode of the bench."""
+    return record_guided(
+        bench.robot, [bench.camera], bench.translator, task="lead", clock=bench.clock, **more
+    )
+
+
 def test_a_guided_episode_has_actions_that_bring_the_arm_where_the_hand_did() -> None:
     bench = Bench()
     path = HOME + 0.05 * np.arange(8)[:, None] * np.array([1, 0.5, -1, 0.2, 0, 0, 1.0])
     led(bench, path)
     said = iter([command(), command(gripper=-1.0)])
-    record = record_guided(
-        bench.robot,
-        [bench.camera],
-        bench.translator,
-        task="lead",
-        max_steps=50,
-        wait_s=5.0,
-        read=lambda: next(said, command()),
-        clock=bench.clock,
-    )
+    record = guided(bench, max_steps=50, wait_s=5.0, read=lambda: next(said, command()))
     assert (record.reason, record.success) == ("operator", None)
     assert "let go" in record.message
     assert bench.robot.log == []  # nothing was sent
@@ -422,15 +420,7 @@ def test_a_guided_episode_has_actions_that_bring_the_arm_where_the_hand_did() ->
 
 def test_guiding_that_does_not_start_is_reported() -> None:
     bench = Bench()
-    record = record_guided(
-        bench.robot,
-        [bench.camera],
-        bench.translator,
-        task="lead",
-        max_steps=50,
-        wait_s=1.0,
-        clock=bench.clock,
-    )
+    record = guided(bench, max_steps=50, wait_s=1.0)
     assert (record.reason, record.steps) == ("safety", ())
     assert "guiding did not start within 1.0 s: the robot is idle" in record.message
 
@@ -442,16 +432,7 @@ def test_a_guided_episode_ends_by_the_device_and_by_time() -> None:
     ):
         bench = Bench()
         led(bench, np.tile(HOME, (20, 1)))
-        record = record_guided(
-            bench.robot,
-            [bench.camera],
-            bench.translator,
-            task="lead",
-            max_steps=max_steps,
-            wait_s=5.0,
-            read=read,
-            clock=bench.clock,
-        )
+        record = guided(bench, max_steps=max_steps, wait_s=5.0, read=read)
         assert record.reason == reason
         assert len(record.steps) == (3 if reason == "time" else 0)
 
@@ -470,17 +451,7 @@ def test_what_was_guided_is_kept_whatever_fails_after_it() -> None:
             raise DeviceError("the terminal is closed")
         return found
 
-    record = record_guided(
-        bench.robot,
-        [bench.camera],
-        bench.translator,
-        task="lead",
-        max_steps=50,
-        wait_s=5.0,
-        read=read,
-        listeners=[Viewer()],
-        clock=bench.clock,
-    )
+    record = guided(bench, max_steps=50, wait_s=5.0, read=read, listeners=[Viewer()])
     assert (record.reason, len(record.steps)) == ("error", 4)
     assert "the terminal is closed" in record.message
     assert record.notes["listeners_lost"] == ["Viewer: the viewer is gone"]
@@ -498,14 +469,5 @@ def test_a_user_stop_during_guiding_must_be_acknowledged(pressed_at) -> None:
         return replace(found, mode="user_stopped") if len(looks) == pressed_at + 1 else found
 
     bench.robot.state = seen
-    record_guided(
-        bench.robot,
-        [bench.camera],
-        bench.translator,
-        task="lead",
-        max_steps=8,
-        wait_s=5.0,
-        notice=bench.layer.notice,
-        clock=bench.clock,
-    )
+    guided(bench, max_steps=8, wait_s=5.0, notice=bench.layer.notice)
     assert bench.layer.attention.cause == "the user stop was pressed"
