@@ -365,7 +365,10 @@ def _in_short(error: Exception) -> str:
     from hydra.errors import OverrideParseException
 
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override}; a list is [1,2], a mapping {{a: 1}}"
+        return (
+            f"cannot read {error.override}; a list is [1,2], a mapping {{a: 1}}, and a text with "
+            """= or : has quotation marks: 'settings=["seed=1"]'"""
+        )
     text = str(error).partition("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See "))]

@@ -134,7 +134,11 @@ def test_characters_that_the_terminal_lacks_are_escaped(folder: Path) -> None:
         ("rate=nan", "try: rate: expected a finite number, got nan"),
         ("sed=3", "try: unknown setting 'sed'; did you mean 'seed'?"),
         ("--seed=3", "try: unknown option '--seed'; settings have no dashes: seed=...; see --help"),
-        ("seed=(", "try: cannot read seed=(; a list is [1,2], a mapping {a: 1}"),
+        (
+            "seed=(",
+            "try: cannot read seed=(; a list is [1,2], a mapping {a: 1}, and a text with = or : "
+            """has quotation marks: 'settings=["seed=1"]'""",
+        ),
         ("--dry-run=no", "try: --dry-run takes no value, got '--dry-run=no'"),
         ("--config-dir=gone", "try: --config-dir: there is no folder 'gone'"),
         ("--config-dir", "try: --config-dir: expected a value, got ''"),
