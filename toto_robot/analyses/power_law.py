@@ -2,12 +2,14 @@
 
 L is the held-out loss, and C the compute. There are two fits, because each has a weakness:
 
-    ends      fits the final loss of each run against its compute. The learning rate has decayed in
-              all points, but there is only one point per run. The interval is a bootstrap-t over
-              residuals (Efron and Tibshirani 1993, chapter 12), which is valid with few points.
+    ends      fits the final loss of each model, averaged over its seeds, against its compute. The
+              learning rate has decayed in all points, but there is only one point per model. Seeds
+              are not separate points, because the deviation of a model from the law is common to
+              them. The interval is a bootstrap-t over residuals (Efron and Tibshirani 1993,
+              chapter 12), which is valid with few points.
     frontier  fits the lowest loss of any run at each compute (paper Fig. 9). There are many points,
               but most come from runs whose learning rate was still high. The bootstrap resamples
-              whole runs, because the points of a run are not independent.
+              whole models, because the points of a model are not independent.
 """
 
 from collections.abc import Sequence
@@ -46,8 +48,8 @@ class PowerLaw:
     Attributes:
         scale: loss at a compute of one operation, nats.
         exponent: power of the compute. It is negative if more compute lowers the loss.
-        low: lower end of the exponent's 95 % interval. NaN if the runs are too few for an interval.
-        high: upper end of the interval. NaN if the runs are too few for an interval.
+        low: lower end of the exponent's 95 % interval. NaN if the models are too few for one.
+        high: upper end of the interval. NaN if the models are too few for one.
         explained: share of the variance of log(loss) that the fit explains (R squared).
         points: number of fitted points.
     """
@@ -61,13 +63,13 @@ class PowerLaw:
 
 
 def fit_ends(curves: Sequence[Curve], resamples: int, generator: np.random.Generator) -> PowerLaw:
-    """Fit a power law to the last point of each run.
+    """Fit a power law to the last point of each model, averaged over its seeds.
 
     Raises:
         ValueError: fewer than two distinct values of compute.
     """
-    x = np.log([curve.compute[-1] for curve in curves])
-    y = np.log([curve.loss[-1] for curve in curves])
+    ends = [np.log([(c.compute[-1], c.loss[-1]) for c in runs]) for runs in _by_member(curves)]
+    x, y = np.transpose([points.mean(axis=0) for points in ends])
     if len(np.unique(x)) < 2:
         raise ValueError("a power law needs runs with at least two distinct values of compute")
     slope, level, error, residuals = _line(x, y)
@@ -98,9 +100,10 @@ def fit_frontier(
         return None
     x, y = found
     slopes = []
+    members = _by_member(curves)
     for _ in range(resamples):
-        drawn = [curves[k] for k in generator.integers(len(curves), size=len(curves))]
-        again = _frontier_line(drawn)
+        drawn = generator.integers(len(members), size=len(members))
+        again = _frontier_line([curve for k in drawn for curve in members[k]])
         if again is not None:
             slopes.append(_line(*again)[0])
     low = high = float("nan")
@@ -138,6 +141,11 @@ def frontier(curves: Sequence[Curve]) -> tuple[Array, Array, list[str]]:
     before = np.minimum.accumulate(np.concatenate([[np.inf], best[:-1]]))
     keep = best < before
     return grid[keep], best[keep], [curves[k].member for k in which[keep]]
+
+
+def _by_member(curves: Sequence[Curve]) -> list[list[Curve]]:
+    names = dict.fromkeys(curve.member for curve in curves)
+    return [[curve for curve in curves if curve.member == name] for name in names]
 
 
 def _frontier_line(curves: Sequence[Curve]) -> tuple[Array, Array] | None:

@@ -197,6 +197,7 @@ class _Run:
     ) -> None:
         self._model, self._phases, self._config = model, phases, config
         self._ranks, self._title, self._schedule = ranks, title, optimizer
+        self._planned = sum(phase.steps for phase in phases)  # without `max_minutes`
         self._begun = time.perf_counter()
         self._precision, why = choose_precision(config.precision, ranks)
         if ranks.first:
@@ -241,6 +242,10 @@ class _Run:
     def train(self) -> Fit:
         """Run the remaining steps of all phases, and return the result."""
         self._plan()
+        warmup = round(self._schedule.warmup_steps * self._steps / self._planned)
+        self._schedule = replace(self._schedule, warmup_steps=warmup)
+        if self._ranks.first and (note := self._schedule.note(self._steps)):
+            print(note, flush=True)
         bar = tqdm(
             total=self._steps,
             initial=self._done,

@@ -48,6 +48,16 @@ class Schedule:
         cosine = 0.5 * (1 + math.cos(math.pi * progress))
         return self.lr * (self.final_lr_fraction + (1 - self.final_lr_fraction) * cosine)
 
+    def note(self, steps: int) -> str | None:
+        """Return a note if a run of ``steps`` steps ends within the warm-up, else None."""
+        if steps > self.warmup_steps:
+            return None
+        return (
+            f"note: the training has {steps:,} steps, and the warm-up {self.warmup_steps:,}. So the "
+            f"learning rate only rises, to {100 * steps / self.warmup_steps:.3g} % of {self.lr:g}. "
+            "Train for more steps, or set a smaller optimizer.warmup_steps"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig(Schedule):

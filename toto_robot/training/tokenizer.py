@@ -132,6 +132,8 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         claim(out, config)
         start = _resume(out, trainer)
         report_found(start, config.steps, "step")
+        if note := config.optimizer.note(config.steps):
+            print(note, flush=True)
         log = RunLog(out, start)
         _keep(out, trainer, start)
         batches = read_ahead(

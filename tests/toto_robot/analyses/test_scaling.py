@@ -61,6 +61,23 @@ def test_the_interval_covers_the_known_exponent():
     assert few.points == 3
 
 
+def test_the_interval_covers_the_exponent_if_the_seeds_of_a_size_deviate_together():
+    covered = 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        curves = [
+            dataclasses.replace(curve, loss=curve.loss * np.exp(0.001 * generator.normal()))
+            for one in family(0.01, seed)
+            for curve in [one] * 3  # three seeds of each size, which deviate from the law together
+        ]
+        law = fit_ends(curves, 300, generator)
+        covered += law.low <= EXPONENT <= law.high
+        assert law.points == 6
+    assert covered >= 52  # of 60, where 57 are expected
+    sizes = [family(0.005)[k] for k in (0, 0, 0, 1, 1, 2)]
+    assert np.isnan(fit_ends(sizes, 300, generator).low)  # three sizes, however many seeds
+
+
 def test_the_frontier_is_what_no_cheaper_run_has_beaten():
     small = Curve(member="s", compute=np.array([1.0, 10.0, 100.0]), loss=np.array([5.0, 4.0, 3.9]))
     large = Curve(

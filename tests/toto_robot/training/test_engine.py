@@ -433,11 +433,21 @@ def test_max_minutes_plans_fewer_steps_and_a_resumed_run_keeps_the_plan(tmp_path
     assert 2 <= result.steps == result.all_steps < 40_000
     printed = capsys.readouterr().out
     assert f"training: {result.steps:,} of {result.steps:,} steps, about 0.00 hours" in printed
+    assert "note: the training has" not in printed  # the warm-up is shortened too
     again = train(tmp_path, engine, planned)
     assert again.steps == again.all_steps == result.steps
     assert same(again.weights, result.weights)
     with pytest.raises(ValueError, match=r"max_minutes must be above 0, got 0\.0"):
         dataclasses.replace(engine, max_minutes=0.0)
+
+
+def test_a_warm_up_longer_than_the_training_is_noted(tmp_path, capsys):
+    slow = dataclasses.replace(OPTIMIZER, warmup_steps=48)
+    train(tmp_path, UNKEPT, optimizer=slow)
+    expected = "note: the training has 12 steps, and the warm-up 48. So the learning rate only rises,"
+    assert f"{expected} to 25 % of {slow.lr:g}" in capsys.readouterr().out
+    train(tmp_path / "short", UNKEPT)
+    assert "note: the training" not in capsys.readouterr().out
 
 
 def test_the_estimate_before_the_first_step_changes_no_result(tmp_path, capsys, monkeypatch):
