@@ -76,7 +76,7 @@ class NamedExpert:
         if env is None:  # not adapted: actions are within [-1, 1]
             return np.asarray(self._act(observation, None), np.float32)
         action = np.asarray(self._act(env.raw, env.unwrapped))
-        size = env.unwrapped.action_space.shape
+        size = env.raw_action_shape
         if action.shape != size or not np.issubdtype(action.dtype, np.number):
             raise ValueError(
                 f"expert={self._text}: expected an action of shape {list(size)}, got "

@@ -39,6 +39,18 @@ def test_every_listed_command_is_valid(line) -> None:
     assert (done.code, done.err) == (0, ""), f"{line}\n{done.err}"
 
 
+@pytest.mark.parametrize("name", [n for n, one in RESULTS.items() if "GPU" in one.needs])
+def test_what_needs_a_gpu_does_not_run_on_the_cpu(name) -> None:
+    for line in RESULTS[name].commands:
+        module, words = words_of(line)
+        printed = run(module, [*words, "--dry-run"]).out
+        devices = re.findall(r"^ *device: (\S+)", printed, re.MULTILINE)
+        assert "cpu" not in devices, line
+        warmup = re.search(r"warmup_steps: (\d+)", printed)
+        steps = re.search(r"^ *(?:- )?steps: (\d+)", printed, re.MULTILINE)
+        assert not (warmup and steps) or int(warmup[1]) < int(steps[1]), line
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_what_a_command_reads_was_written_by_an_earlier_one(name) -> None:
     def lines_of(name, seen):

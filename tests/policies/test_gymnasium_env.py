@@ -142,6 +142,15 @@ def test_actions_are_scaled_to_the_environments_limits():
     assert world.Expert.resets == 1
 
 
+def test_an_expert_acts_as_the_wrapped_environment_expects():
+    env = made(id="other/OneAction-v0", privileged=True)
+    observation, _ = env.reset(seed=0)
+    chosen = make_expert("other/OneAction-v0", f"{HERE}:expert_of_one_action")
+    action = chosen.act(observation)
+    assert action.shape == env.action_space.shape == (1,)
+    assert action[0] == pytest.approx(world.expert_of_one_action(env.raw)[0] / 2)
+
+
 def test_images_come_from_the_observation_or_from_render():
     env = made()
     observation, _ = env.reset(seed=0)

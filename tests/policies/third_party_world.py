@@ -111,6 +111,25 @@ class Unseeded(OtherReach):
         return super().reset(options=options)
 
 
+class OneAction(gymnasium.ActionWrapper):
+    """An action wrapper below `gymnasium.make`, with fewer numbers than the environment."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = spaces.Box(-2, 2, (1,))
+
+    def action(self, action):
+        return np.array([action[0], 1.5])
+
+
+def with_one_action(**given):
+    return OneAction(OtherReach(**given))
+
+
+def expert_of_one_action(observation):
+    return expert(observation)[:1]
+
+
 class NoRender(OtherReach):
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
 
@@ -125,5 +144,6 @@ def without_metadata(**given):
 if "other/Reach-v0" not in gymnasium.registry:
     gymnasium.register("other/Reach-v0", OtherReach, max_episode_steps=12)
     gymnasium.register("other/NoMetadata-v0", without_metadata, max_episode_steps=12)
+    gymnasium.register("other/OneAction-v0", with_one_action, max_episode_steps=12)
     for one in (Discrete, Unlimited, Unseeded, NoRender):
         gymnasium.register(f"other/{one.__name__}-v0", one, max_episode_steps=12)

@@ -19,6 +19,7 @@ from ..analyses.scaling import ScalingConfig, scaling
 from ..cli import configure
 from ..config import to_dict
 from ..data.decode import DecodeConfig, decode
+from ..data.labelled_images import test_folder
 from ..data.tokenise import TokeniseConfig, tokenise
 from ..recognition.davis_resolution import DavisResolutionConfig, davis_resolution
 from ..recognition.imagenet import ImageNetConfig, imagenet
@@ -158,8 +159,8 @@ class Runs:
             for key, value in plain.items()
         }
         if data is not None:
-            train = data / "train"
-            values |= {"data": str(data), "train": str(train if train.is_dir() else data)}
+            train = data if test_folder(data) is None else data / "train"
+            values |= {"data": str(data), "train": str(train)}
         self._values = values
         if taken := {*values, "seed"} & self._runs.keys():
             raise ValueError(f"runs: the names {sorted(taken)} have another meaning in `<...>`")

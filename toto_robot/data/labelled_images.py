@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .images import IMAGE_SUFFIXES
 from .walk import walk
 
-__all__ = ["LabelledImages", "files_digest", "list_images", "read_class_list"]
+__all__ = ["LabelledImages", "files_digest", "list_images", "read_class_list", "test_folder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,6 +48,11 @@ class LabelledImages:
         return f"{files_digest(self.files)} {labels}"
 
 
+def test_folder(data: Path) -> Path | None:
+    """Return the folder of the test set, or None: then all subfolders are classes."""
+    return next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
+
+
 def list_images(
     data: Path,
     classes: Path | None,
@@ -69,7 +74,7 @@ def list_images(
     """
     if not data.is_dir():
         raise ValueError(f"{data} is not a folder with one subfolder of {what}s per class")
-    test = next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
+    test = test_folder(data)
     parts = [data] if test is None else [data / "train", test]
     folders = [_subfolders(part) for part in parts]
     if classes is None:

@@ -37,6 +37,7 @@ __all__ = [
     "compress_in_batches",
     "from_float16_codes",
     "refuse_gradients",
+    "require_no_past",
 ]
 
 BATCH = 32  # frames that are encoded at once: 32 x 480 x 640 pixels need about 0.25 GB
@@ -260,6 +261,20 @@ def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
     if codes.dtype not in (np.float16, np.uint16):
         raise ValueError(f"stored embeddings must be float16, got {codes.dtype}")
     return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
+
+
+def require_no_past(encoder: object, instead: str) -> None:
+    """Raise an error if embeddings depend on earlier frames, which the caller does not pass.
+
+    Args:
+        encoder: the encoder.
+        instead: what the caller accepts instead, for the message.
+
+    Raises:
+        ValueError: embeddings depend on earlier frames.
+    """
+    if (past := getattr(encoder, "past", NO_PAST)) != NO_PAST:
+        raise ValueError(f"{type(encoder).__name__} uses earlier frames ({past}): give {instead}")
 
 
 def refuse_gradients(requires_grad: bool) -> None:

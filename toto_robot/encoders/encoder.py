@@ -8,9 +8,9 @@ pool -> embedding.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -106,7 +106,9 @@ class Encoder(nn.Module):
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of tokens of a frame.
         weights_hash: sha256 of all weights of the tokenizer and the transformer, and of the type of
-            attention if it is not causal; independent of layer and pool.
+            attention if it is not causal; independent of layer and pool. It follows
+            `load_state_dict`, but no other change of the weights in place: save and load a trained
+            model before it is used as an encoder.
         fingerprint: sha256 of weights, layer, pool and repeat_frame. If it is equal for two
             encoders, their embeddings are interchangeable.
     """
@@ -137,11 +139,10 @@ class Encoder(nn.Module):
         self.image_size = tokenizer.image_size
         self.tokens_per_frame = tokenizer.tokens_per_frame
         attention = getattr(transformer.config, "attention", "causal")
-        hashed = weights_hash(tokenizer) + weights_hash(transformer)
-        hashed += "" if attention == "causal" else attention  # it changes the features
-        self.weights_hash = hashlib.sha256(hashed.encode()).hexdigest()
+        self._attention = "" if attention == "causal" else attention  # it changes the features
         self.tokenizer = tokenizer
         self.transformer = transformer
+        self._hash_weights()
         self._config = EncoderConfig(
             tokenizer=tokenizer.config,
             transformer=transformer.config,
@@ -155,6 +156,18 @@ class Encoder(nn.Module):
         )
         self.dim = self.pooling.dim
         self.eval()
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, as `torch.nn.Module` does, and compute their hash."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._hash_weights()
+        return found
+
+    def _hash_weights(self) -> None:
+        hashed = weights_hash(self.tokenizer) + weights_hash(self.transformer) + self._attention
+        self.weights_hash = hashlib.sha256(hashed.encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:

@@ -114,15 +114,25 @@ class FrozenEncoder(nn.Module):
         self.image_size: int = config.image_size
         self.tokens_per_frame = tokens_per_frame
         self.transformer = transformer.requires_grad_(False)
-        self.weights_hash = hashlib.sha256(
-            (json.dumps(to_dict(config)) + weights_hash(transformer)).encode()
-        ).hexdigest()
+        self._hash_weights()
         self.pooling: Any = None
         self.dim: int = config.dim * len(self.layers)
         if reads_patches:
             self.pooling = build_pools(pool, config.dim, tokens_per_frame, self.layers, pca)
             self.dim = self.pooling.dim
         self.eval()
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, as `torch.nn.Module` does, and compute their hash."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._hash_weights()
+        return found
+
+    def _hash_weights(self) -> None:
+        hashed = json.dumps(to_dict(self.transformer.config)) + weights_hash(self.transformer)
+        self.weights_hash = hashlib.sha256(hashed.encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from ..encoders.contract import NO_PAST, FrameEmbedder, StreamableEncoder
+from ..encoders.contract import FrameEmbedder, StreamableEncoder, require_no_past
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import EncoderStream, StreamConfig
 
@@ -45,8 +45,7 @@ class CameraStreams:
         self.encoder = load_encoder(encoder, device=device) if by_name else encoder
         self.dim, self.stream = self.encoder.dim, stream
         self._opened: dict[str, EncoderStream] = {}
-        if getattr(self.encoder, "past", NO_PAST) != NO_PAST:
-            raise ValueError("give the encoder itself and stream=StreamConfig(...)")
+        require_no_past(self.encoder, "the encoder itself and stream=StreamConfig(...)")
         if stream is not None and not isinstance(self.encoder, StreamableEncoder):
             raise ValueError(
                 f"stream= needs a Toto's Encoder, got {type(self.encoder).__name__}, which encodes "

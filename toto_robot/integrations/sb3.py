@@ -47,14 +47,14 @@ def _extractor_class() -> Any:
     class TotoFeaturesExtractor(BaseFeaturesExtractor):
         """A features extractor that concatenates embeddings of images and all other entries.
 
-        The encoder is frozen, and its weights are not saved with the policy.
+        The encoder is frozen. Its weights are saved with the policy only if `encoder` is an object.
 
         Args:
             observation_space: an image, or a Dict with images; from Stable-Baselines3.
             encoder: an encoder, or a name or folder for `load_encoder`.
             cameras: keys or camera names of the images that are embedded. None: all images.
             layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one
-                value for all images, or a mapping by key or camera name. None: detected.
+                value for all of them, or a mapping by key or camera name. None: detected.
 
         Raises:
             ValueError: the space has no image or only ambiguous images, or an image is a stack of

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..encoders.contract import FrameEmbedder
+from ..encoders.contract import FrameEmbedder, require_no_past
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder
 from ..encoders.pooling import join_layers
@@ -40,7 +40,8 @@ class TotoBackbone(nn.Module):
         dim: number e of features of an image.
 
     Raises:
-        ValueError: `channels` is neither `first` nor `last`, or the encoder cannot be trained.
+        ValueError: `channels` is neither `first` nor `last`, the encoder cannot be trained, or it
+            is a `StreamedEncoder`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TotoBackbone(nn.Module):
         if channels not in ("first", "last"):
             raise ValueError(f"channels must be 'first' or 'last', got {channels!r}")
         opened = load_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
+        require_no_past(opened, "the encoder itself, because images have no order here")
         self.encoder = opened
         self.dim = opened.dim
         self.trainable = trainable

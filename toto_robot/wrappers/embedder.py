@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..encoders.contract import FrameEmbedder, StreamableEncoder
+from ..encoders.contract import FrameEmbedder, StreamableEncoder, require_no_past
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import StreamConfig
 from ..moved import moved_names
@@ -47,7 +47,7 @@ class ImageChoice:
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
         layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
-            for all images, or a mapping by path or camera name. None: detected from the shape.
+            for all of them, or a mapping by path or camera name. None: detected from the shape.
         colour_order: order of the colour channels of all images, `rgb` or `bgr`.
         flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
             images, or a mapping by path or camera name. None: images are not turned.
@@ -90,7 +90,8 @@ class ObservationEmbedder:
 
         Raises:
             ValueError: the space has no image or only ambiguous images, the key of an embedding
-                already exists, or the encoder does not support the stream or stacks of frames.
+                already exists, or the encoder does not support the stream or stacks of frames, or
+                is a `StreamedEncoder`.
         """
         self.entries, raw = find_images(
             space,
@@ -110,6 +111,7 @@ class ObservationEmbedder:
         }
         _check_free(space, self._by_path)
         self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+        require_no_past(self.encoder, "the encoder itself and stream=StreamConfig(...)")
         self.has_stream = stream is not None
         self._tokenize: Callable[[Any], Tensor] | None = None
         self._stream = None

@@ -25,7 +25,7 @@ class TotoObservation(gymnasium.ObservationWrapper, RecordConstructorArgs):
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
         layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
-            for all images, or a mapping by path or camera name. None: detected from the shape.
+            for all of them, or a mapping by path or camera name. None: detected from the shape.
         colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
         flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
             images, or a mapping by path or camera name. None: images are not turned.

@@ -76,6 +76,8 @@ class ImageEntry:
         """Return a text with the path and the conversion, which a wrapper prints."""
         kind = {"hwc": "channels last", "chw": "channels first", "hw": "grey"}[self.layout]
         parts = [kind, "floats in [0, 1]" if self.is_float else "uint8"]
+        if self.layout != "hw" and _channels(self.shape, self.layout) == 4:
+            parts.append("RGBA without its alpha")
         if self.stacked:
             parts.append(f"stack of {self.stacked} frames")
         if self.is_bgr:
@@ -160,7 +162,7 @@ def find_images(
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
         layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
-            for all images, or a mapping by path or camera name. None: detected from the shape.
+            for all of them, or a mapping by path or camera name. None: detected from the shape.
         colour_order: order of the colour channels of all images, `rgb` or `bgr`.
         flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
             images, or a mapping by path or camera name. None: images are not turned.
@@ -183,33 +185,47 @@ def find_images(
     known = {camera: name for name, camera in names.items()} | {name: name for name in boxes}
     chosen = None if wanted is None else [_known(one, known, boxes, "cameras") for one in wanted]
     excluded = {_known(one, known, boxes, "exclude") for one in exclude}
-    entries: list[ImageEntry] = []
-    doubtful: dict[str, str] = {}
-    for name, (path, box) in boxes.items():
-        if name in excluded or (chosen is not None and name not in chosen):
-            continue
-        forced = _setting(layout, name, names[name], LAYOUTS, "layout")
-        is_named = chosen is not None or not path or NAMED_IMAGE.search(name) is not None
-        smallest = 1 if is_named else SMALLEST_SIDE
-        shape, problem = _recognise(box, forced, smallest, is_chosen=chosen is not None)
-        if shape is None:
-            if problem:
-                doubtful[name] = problem
-            continue
-        entries.append(
-            replace(
-                shape,
-                path=path,
-                camera=names[name],
-                is_bgr=colour_order == "bgr",
-                flip=_setting(flip, name, names[name], FLIPS, "flip"),
+    layouts = _settings(layout, names, known, LAYOUTS, "layout")
+    flips = _settings(flip, names, known, FLIPS, "flip")
+
+    def recognise(forced: Mapping[str, Layout]) -> dict[str, tuple[ImageEntry | None, str]]:
+        found = {}
+        for name, (path, box) in boxes.items():
+            if name in excluded or (chosen is not None and name not in chosen):
+                continue
+            is_named = chosen is not None or not path or NAMED_IMAGE.search(name) is not None
+            smallest = 1 if is_named else SMALLEST_SIDE
+            found[name] = _recognise(
+                box, forced.get(name), smallest, is_chosen=chosen is not None
             )
+        return found
+
+    found = recognise({} if isinstance(layout, str) else layouts)
+    if isinstance(layout, str):
+        # One value for all is for the images that are not certain without it; if there are none,
+        # it is for those that are.
+        certain = {name for name, (shape, _) in found.items() if shape is not None}
+        forced = recognise({name: one for name, one in layouts.items() if name not in certain})
+        is_used = any(shape is not None for name, (shape, _) in forced.items() if name not in certain)
+        found = forced if is_used else recognise(layouts)
+    entries = [
+        replace(
+            shape,
+            path=boxes[name][0],
+            camera=names[name],
+            is_bgr=colour_order == "bgr",
+            flip=flips.get(name),
         )
+        for name, (shape, _) in found.items()
+        if shape is not None
+    ]
+    doubtful = {name: why for name, (shape, why) in found.items() if shape is None and why}
     if chosen is not None and (missing := [n for n in chosen if n in doubtful]):
         raise ValueError("; ".join(f"{_place(name)} {doubtful[name]}" for name in missing))
     if not entries:
-        error = ValueError if doubtful else NoImageError
-        raise error(_nothing_found(space, boxes, doubtful))
+        error = ValueError if doubtful or layout is not None else NoImageError
+        also = "" if layout is None else f"; layout={layout!r} fits none of them"
+        raise error(_nothing_found(space, boxes, doubtful) + also)
     return entries, [name for name in doubtful if boxes[name][1].dtype == np.uint8]
 
 
@@ -311,6 +327,8 @@ def camera_of(path: Sequence[Key]) -> str:
 def _camera_names(paths: Mapping[str, Sequence[Key]], named: Mapping[str, str]) -> dict[str, str]:
     """Return a unique camera name for each path of an image."""
     short = {name: named.get(name) or camera_of(path) for name, path in paths.items()}
+    if len(set(named.values())) < len(named):
+        raise ValueError(f"cameras: two images have the same name: {dict(named)}")
     used = list(short.values())
     return {
         name: camera if used.count(camera) == 1 or name in named else name.replace("/", "_")
@@ -324,11 +342,30 @@ def _known(one: str, known: Mapping[str, str], boxes: Mapping[str, Any], argumen
     return known[one]
 
 
-def _setting(given: Any, name: str, camera: str, possible: Sequence[Any], argument: str) -> Any:
-    value = given.get(name, given.get(camera)) if isinstance(given, Mapping) else given
-    if value is not None and value not in possible:
-        raise ValueError(f"{argument} must be one of {list(possible)}, got {value!r}")
-    return value
+def _settings(
+    given: Any,
+    names: Mapping[str, str],
+    known: Mapping[str, str],
+    possible: Sequence[Any],
+    argument: str,
+) -> dict[str, Any]:
+    """Return the value of a setting for each path; paths without a value are left out.
+
+    Args:
+        given: one value for all, or a mapping by path or camera name; None: no value.
+        names: the camera name of each path.
+        known: the path of each camera name and of each path.
+        possible: the possible values.
+        argument: name of the setting, for error messages.
+    """
+    if isinstance(given, Mapping):
+        made = {_known(key, known, names, argument): value for key, value in given.items()}
+    else:
+        made = dict.fromkeys(names, given)
+    for value in made.values():
+        if value is not None and value not in possible:
+            raise ValueError(f"{argument} must be one of {list(possible)}, got {value!r}")
+    return {name: value for name, value in made.items() if value is not None}
 
 
 def _place(name: str) -> str:

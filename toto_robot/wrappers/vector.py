@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..encoders.streaming import StreamConfig
 from .embedder import (
@@ -37,7 +38,8 @@ __all__ = [
     "TotoVectorObservation",
 ]
 
-StepResult = tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
+# rewards, terminations and truncations are arrays, or tensors on the device of the environments
+StepResult = tuple[Observation, Any, Any, Any, dict[str, Any]]
 
 
 class TotoVectorObservation(VectorWrapper):
@@ -58,7 +60,7 @@ class TotoVectorObservation(VectorWrapper):
             names renames cameras. None: all detected images.
         exclude: paths or camera names of images that are not embedded.
         layout: order of the axes of images with an ambiguous shape, `hwc`, `chw` or `hw`; one value
-            for all images, or a mapping by path or camera name. None: detected from the shape.
+            for all of them, or a mapping by path or camera name. None: detected from the shape.
         colour_order: order of the colour channels of all images, `rgb` or `bgr` (OpenCV).
         flip: operation that turns images upright, `vertical` or `rotate180`; one value for all
             images, or a mapping by path or camera name. None: images are not turned.
@@ -116,20 +118,21 @@ class TotoVectorObservation(VectorWrapper):
         """Reset environments, and return the embedded observations and the infos."""
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)
-        self._ended = np.zeros(self.num_envs, np.bool_)
+        begin = np.ones(self.num_envs, np.bool_) if mask is None else _flags(mask)
+        self._ended = self._ended & ~begin
         if self._latest is not None and mask is not None:
-            parts = self._begin_some(observations, np.flatnonzero(mask), self._latest)
+            parts = self._begin_some(observations, np.flatnonzero(begin), self._latest)
         else:
             images = self._embedder.images(observations, slice(None))
-            begins = np.ones(self.num_envs, np.bool_)
-            (parts,) = self._embedder.embed([images], [range(self.num_envs)], [begins])
+            everyone = np.ones(self.num_envs, np.bool_)
+            (parts,) = self._embedder.embed([images], [range(self.num_envs)], [everyone])
         self._keep(parts)
         return self._embedder.replace(observations, parts, single=False), infos
 
     def step(self, actions: Any) -> StepResult:
         """Step the environments, and return the results with embeddings in place of images."""
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        ended = np.asarray(terminations | truncations)
+        ended = _flags(terminations | truncations)
         last = self._last_images(infos.get("final_obs"), ended)
         # without a reset within the step, no episode begins in it
         begins = np.isin(np.arange(self.num_envs), list(last))
@@ -191,6 +194,11 @@ class TotoVectorObservation(VectorWrapper):
             for one, new in zip(whole, part, strict=True):
                 one[row] = new[0]
         return self._embedder.replace(final, whole, single=False)
+
+
+def _flags(values: Any) -> NDArray[np.bool_]:
+    """Return flags of environments, which may be a tensor on a GPU, as an array."""
+    return np.asarray(values.cpu() if isinstance(values, Tensor) else values, np.bool_)
 
 
 def _one_each(final: Any) -> bool:

@@ -162,3 +162,17 @@ def test_a_frozen_encoder_refuses_gradients(encoder) -> None:
 def test_a_place_that_cannot_be_says_what_can(options, error, message) -> None:
     with pytest.raises(error, match=message):
         load_encoder("toto-nano", **options)
+
+
+@pytest.mark.parametrize("make", [toto, vit, patches], ids=lambda make: make.__name__)
+def test_other_weights_have_another_fingerprint(make, tmp_path) -> None:
+    encoder, unchanged = make(tmp_path), make(tmp_path)
+    before = encoder.fingerprint
+    weights = {name: one.clone() for name, one in encoder.state_dict().items()}
+    encoder.load_state_dict(weights)
+    assert encoder.fingerprint == before
+    name = next(name for name, one in weights.items() if name.startswith("transformer") and one.ndim > 1)
+    weights[name] += 1.0
+    encoder.load_state_dict(weights)
+    assert encoder.fingerprint != before == unchanged.fingerprint
+    assert encoder.weights_hash != unchanged.weights_hash

@@ -181,6 +181,22 @@ REFUSED = {
         {"cameras": ["state"]},
         r"'state'\] is float32 within \[0, 9\]; an image is uint8",
     ),
+    "flip of no camera": (
+        spaces.Dict(agentview=RGB),
+        {"flip": {"agentviw": "vertical"}},
+        r"flip: there is no 'agentviw'; the observation has \['agentview'\]",
+    ),
+    "layout of no camera": (RGB, {"layout": {"top": "chw"}}, "layout: there is no 'top'"),
+    "layout that fits none": (
+        spaces.Dict(pixels=RGB),
+        {"layout": "chw"},
+        r"pixels: uint8 \[16, 24, 3\].*layout='chw' fits none of them",
+    ),
+    "one name for two": (
+        spaces.Dict(left=RGB, right=RGB),
+        {"cameras": {"left": "cam", "right": "cam"}},
+        "cameras: two images have the same name",
+    ),
     "all left out": (spaces.Dict(pixels=RGB), {"exclude": ["pixels"]}, "has no image"),
 }
 
@@ -189,6 +205,35 @@ REFUSED = {
 def test_what_is_ambiguous_or_unknown_is_one_clear_line(space, choice, message) -> None:
     with pytest.raises(ValueError, match=message):
         TotoObservation(Show(space), Corner(), **choice)
+
+
+GREY = box((84, 84))
+MIXED = {
+    "grey beside colours": (spaces.Dict(rgb=box((84, 84, 3)), grey=GREY), "hw", {}),
+    "without a name": (spaces.Dict(front=box((84, 84, 3)), grey=GREY), "hw", {}),
+    "four channels": (spaces.Dict(front=box((4, 84, 84)), wrist=box((84, 84, 3))), "chw", {}),
+    "chosen": (
+        spaces.Dict(front=box((4, 84, 84)), wrist=box((84, 84, 3))), "chw",
+        {"cameras": ["front", "wrist"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("space", "layout", "choice"), MIXED.values(), ids=MIXED)
+def test_one_layout_for_all_is_only_for_what_is_not_certain(space, layout, choice) -> None:
+    entries, _ = find_images(space, layout=layout, **choice)
+    found = {entry.camera: (entry.layout, entry.stacked) for entry in entries}
+    certain = {name: ("hwc", 0) for name, one in space.items() if one.shape == (84, 84, 3)}
+    (other,) = set(space) - set(certain)
+    assert found == certain | {other: (layout, 0)}
+    if layout == "chw":
+        (rgba,) = (entry for entry in entries if entry.camera == other)
+        assert "RGBA without its alpha" in rgba.describe()
+
+
+def test_one_layout_for_all_holds_if_all_shapes_are_certain() -> None:
+    (entry,), _ = find_images(box((3, 84, 84)), layout="hw")
+    assert (entry.layout, entry.stacked) == ("hw", 3)
 
 
 def test_four_stacked_greys_are_a_clip_when_their_layout_is_given() -> None:
@@ -280,6 +325,13 @@ def test_known_environments_with_images_upside_down_are_warned_of(
     if module.startswith("robosuite"):
         TotoObservation(Hanging(space), Corner())
     assert not recwarn.list
+
+
+def test_a_list_of_handles_is_no_list_of_environments() -> None:
+    class Simulation(Show):
+        envs = [17, 18]  # noqa: RUF012  handles, as in the examples of Isaac Gym
+
+    TotoObservation(Simulation(spaces.Dict(pixels=RGB)), Corner())
 
 
 def test_what_is_embedded_is_printed_once(capsys, monkeypatch) -> None:

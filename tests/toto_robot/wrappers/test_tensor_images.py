@@ -180,6 +180,22 @@ def test_images_never_leave_their_device():
         def observations(self):
             return {key: images.to("meta") for key, images in super().observations().items()}
 
+        def step(self, actions):
+            observations, rewards, *ends, infos = super().step(actions)
+            return observations, rewards, *(Flags(one) for one in ends), infos
+
+    class Flags(torch.Tensor):
+        """Flags on another device: only `cpu` can read them."""
+
+        def __new__(cls, values):
+            return torch.as_tensor(values).as_subclass(cls)
+
+        def __array__(self, *_, **__):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
     class OnMeta:
         dim = 4
 

@@ -11,11 +11,13 @@ from gymnasium.wrappers import Autoreset
 from toto_robot import (
     Encoder,
     StreamConfig,
+    TotoBackbone,
     TotoConfig,
     TotoObservation,
     TotoVecEnv,
     TotoVectorObservation,
 )
+from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.tokenizers import LightConfig
 
 CAMERAS = ("hand", "front")
@@ -174,6 +176,22 @@ def test_a_whole_reset_begins_every_past_anew(encoder):
         np.testing.assert_allclose(observation["embedding_hand"][row], alone, atol=2e-5)
 
 
+def test_a_partial_reset_forgets_no_end_of_the_other_environments(encoder):
+    stream = StreamConfig()
+    envs = TotoVectorObservation(
+        SyncVectorEnv([lambda n=n: Film(2, n) for n in range(2)]), encoder, stream=stream
+    )
+    envs.reset(seed=0)
+    envs.step([0, 0])
+    assert envs.step([0, 0])[3].all()  # both episodes end; the next step would begin both
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    observation = envs.step([0, 0])[0]
+    film = Film(2, 1)
+    film.reset()
+    raw, _ = film.reset()  # the first frame of the second episode of environment 1
+    expect(Witness(encoder, stream), 1, raw, row_of(observation, 1), True)
+
+
 def test_batched_last_frames_of_ended_episodes_alone_move_a_past(encoder):
     class Batched(VectorEnv):
         num_envs = 2
@@ -258,3 +276,11 @@ def test_an_encoder_without_memory_is_refused_a_stream():
 
     with pytest.raises(ValueError, match="Alone encodes each frame by itself"):
         TotoObservation(Film(2), Alone(), stream=StreamConfig())
+
+
+def test_an_encoder_with_a_past_of_its_own_is_refused(encoder):
+    streamed = StreamedEncoder(encoder, StreamConfig(context=2))
+    with pytest.raises(ValueError, match=r"give the encoder itself and stream=StreamConfig\(\.\.\.\)"):
+        TotoObservation(Film(2), streamed)
+    with pytest.raises(ValueError, match="StreamedEncoder uses earlier frames"):
+        TotoBackbone(streamed)
