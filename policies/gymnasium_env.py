@@ -199,7 +199,7 @@ class AdaptedEnv(gymnasium.Wrapper):
     @property
     def raw_action_shape(self) -> tuple[int, ...]:
         """Shape of the actions of the third-party environment, with the wrappers that it has."""
-        return self.env.action_space.shape
+        return self.env.action_space.shape or ()
 
     def scaled(self, action: NDArray[Any]) -> NDArray[np.float32]:
         """Scale an action from the units of the third-party environment to [-1, 1].

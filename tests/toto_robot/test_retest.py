@@ -286,7 +286,11 @@ def test_a_power_law_is_told_from_noise(tmp_path):
     verdicts = [write(f"noise{seed}", 0.0, 0.05, seed)[0] for seed in range(12)]
     assert verdicts.count("confirmed") <= 2
     # too few sizes for an interval: the exponent is the paper's, but the test cannot know
-    assert write("few", -0.0378, 0.001, sizes=3) == ["no clear result", "confirmed", "no clear result"]
+    assert write("few", -0.0378, 0.001, sizes=3) == [
+        "no clear result",
+        "confirmed",
+        "no clear result",
+    ]
 
 
 def write_policy_runs(cells, rates, rows=("toto", "mae"), steps=100, **settings):

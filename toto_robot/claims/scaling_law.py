@@ -79,8 +79,8 @@ class ScalingLaw:
         rule = (
             f"{RULE} The exponent equals the paper's if its interval is within the tolerance, and "
             "differs if the interval excludes the paper's. The error is that of the logarithm of "
-            "the loss, for one size at a time left out of the fit; it has no interval, so the seeds "
-            "alone decide."
+            "the loss, for one size at a time left out of the fit; it has no interval, so only "
+            "the seeds decide."
         )
         return Finding(rows=table, measure="exponent", unit="", statements=statements, rule=rule)
 

@@ -53,9 +53,9 @@ class Schedule:
         if steps > self.warmup_steps:
             return None
         return (
-            f"note: the training has {steps:,} steps, and the warm-up {self.warmup_steps:,}. So the "
-            f"learning rate only rises, to {100 * steps / self.warmup_steps:.3g} % of {self.lr:g}. "
-            "Train for more steps, or set a smaller optimizer.warmup_steps"
+            f"note: the training has {steps:,} steps, and the warm-up {self.warmup_steps:,}. So "
+            f"the learning rate only rises, to {100 * steps / self.warmup_steps:.3g} % of "
+            f"{self.lr:g}. Train for more steps, or set a smaller optimizer.warmup_steps"
         )
 
 

@@ -195,9 +195,7 @@ def find_images(
                 continue
             is_named = chosen is not None or not path or NAMED_IMAGE.search(name) is not None
             smallest = 1 if is_named else SMALLEST_SIDE
-            found[name] = _recognise(
-                box, forced.get(name), smallest, is_chosen=chosen is not None
-            )
+            found[name] = _recognise(box, forced.get(name), smallest, is_chosen=chosen is not None)
         return found
 
     found = recognise({} if isinstance(layout, str) else layouts)
@@ -206,7 +204,9 @@ def find_images(
         # it is for those that are.
         certain = {name for name, (shape, _) in found.items() if shape is not None}
         forced = recognise({name: one for name, one in layouts.items() if name not in certain})
-        is_used = any(shape is not None for name, (shape, _) in forced.items() if name not in certain)
+        is_used = any(
+            shape is not None for name, (shape, _) in forced.items() if name not in certain
+        )
         found = forced if is_used else recognise(layouts)
     entries = [
         replace(

@@ -22,9 +22,8 @@ def warn_upside_down(envs: Any, flip: str | Mapping[str, str] | None) -> None:
         flip: the user's setting; an empty mapping leaves the images as they are, without a warning.
     """
     several = getattr(envs.unwrapped, "envs", None)
-    # a list of environments, and not for example one of handles of a simulation
-    is_list = isinstance(several, list | tuple) and several and hasattr(several[0], "unwrapped")
-    env = several[0] if is_list else envs
+    first = several[0] if isinstance(several, list | tuple) and several else envs
+    env = first if hasattr(first, "unwrapped") else envs  # a simulation may list handles
     needed = known_flip(env.unwrapped) if flip is None else None
     if needed is not None:
         warnings.warn(

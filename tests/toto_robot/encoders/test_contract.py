@@ -171,7 +171,9 @@ def test_other_weights_have_another_fingerprint(make, tmp_path) -> None:
     weights = {name: one.clone() for name, one in encoder.state_dict().items()}
     encoder.load_state_dict(weights)
     assert encoder.fingerprint == before
-    name = next(name for name, one in weights.items() if name.startswith("transformer") and one.ndim > 1)
+    name = next(
+        name for name, one in weights.items() if name.startswith("transformer") and one.ndim > 1
+    )
     weights[name] += 1.0
     encoder.load_state_dict(weights)
     assert encoder.fingerprint != before == unchanged.fingerprint

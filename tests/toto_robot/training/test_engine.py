@@ -444,7 +444,9 @@ def test_max_minutes_plans_fewer_steps_and_a_resumed_run_keeps_the_plan(tmp_path
 def test_a_warm_up_longer_than_the_training_is_noted(tmp_path, capsys):
     slow = dataclasses.replace(OPTIMIZER, warmup_steps=48)
     train(tmp_path, UNKEPT, optimizer=slow)
-    expected = "note: the training has 12 steps, and the warm-up 48. So the learning rate only rises,"
+    expected = (
+        "note: the training has 12 steps, and the warm-up 48. So the learning rate only rises,"
+    )
     assert f"{expected} to 25 % of {slow.lr:g}" in capsys.readouterr().out
     train(tmp_path / "short", UNKEPT)
     assert "note: the training" not in capsys.readouterr().out

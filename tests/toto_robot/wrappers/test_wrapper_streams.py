@@ -176,7 +176,7 @@ def test_a_whole_reset_begins_every_past_anew(encoder):
         np.testing.assert_allclose(observation["embedding_hand"][row], alone, atol=2e-5)
 
 
-def test_a_partial_reset_forgets_no_end_of_the_other_environments(encoder):
+def test_after_a_partial_reset_the_other_environments_still_begin_anew(encoder):
     stream = StreamConfig()
     envs = TotoVectorObservation(
         SyncVectorEnv([lambda n=n: Film(2, n) for n in range(2)]), encoder, stream=stream
@@ -280,7 +280,9 @@ def test_an_encoder_without_memory_is_refused_a_stream():
 
 def test_an_encoder_with_a_past_of_its_own_is_refused(encoder):
     streamed = StreamedEncoder(encoder, StreamConfig(context=2))
-    with pytest.raises(ValueError, match=r"give the encoder itself and stream=StreamConfig\(\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"give the encoder itself and stream=StreamConfig\(\.\.\.\)"
+    ):
         TotoObservation(Film(2), streamed)
     with pytest.raises(ValueError, match="StreamedEncoder uses earlier frames"):
         TotoBackbone(streamed)
