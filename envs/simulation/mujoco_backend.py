@@ -185,6 +185,9 @@ class MujocoSimulator:
         """Return an image [h w 3] of a camera; `quality` None is the fastest quality."""
         if camera not in self._cameras:
             self._cameras[camera] = fixed_camera(self._model, camera)
+        # mj_step leaves bodies and cameras one step old, and `bodies` updates only the bodies.
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
         return self._renderers.render(
             self._model, self._data, self._cameras[camera], (height, width), quality or _FAST
         )

@@ -319,6 +319,16 @@ def test_saved_episode_goes_on_exactly(env):
                 assert reward_again == reward
 
 
+def test_images_show_the_present_state():
+    env = franka_pick(cameras=("hand",))
+    env.reset(seed=0)
+    for _ in range(3):
+        seen, *_ = env.step(np.ones(8, np.float32))
+    again = env.restore(env.save())
+    np.testing.assert_array_equal(again["image_hand"], seen["image_hand"])
+    env.close()
+
+
 def test_displaced_cube_is_elsewhere(env):
     before, _ = env.reset(seed=0)
     env.displace((0.03, -0.02, 0.0))
