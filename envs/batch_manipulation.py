@@ -112,6 +112,7 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._delays = [design.new_delay() for _ in range(num_envs)]
         self._variations: dict[int, Variation] = {}
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._rng_seeds = [-1] * num_envs
         self._every = np.arange(num_envs)
         self._num_steps = np.zeros(num_envs, np.int64)
         self._num_held = np.zeros(num_envs, np.int64)
@@ -123,6 +124,12 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
     def np_random(self) -> tuple[np.random.Generator, ...]:  # pyrefly: ignore  # as SyncVectorEnv
         """The random generators of the worlds."""
         return tuple(self._rng(row) for row in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # pyrefly: ignore  # as SyncVectorEnv
+        """The seeds of the random generators of the worlds."""
+        _ = self.np_random  # generators are made when they are needed
+        return tuple(self._rng_seeds)
 
     def reset(
         self,
@@ -257,7 +264,7 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
     def _rng(self, row: int) -> np.random.Generator:
         rng = self._rngs[row]
         if rng is None:
-            rng, _ = seeding.np_random()
+            rng, self._rng_seeds[row] = seeding.np_random()
             self._rngs[row] = rng
         return rng
 
@@ -266,7 +273,7 @@ class BatchManipulationEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._needs_reset = True
         for row, seed in zip(rows, seeds, strict=True):
             if seed is not None:
-                self._rngs[row], _ = seeding.np_random(seed)
+                self._rngs[row], self._rng_seeds[row] = seeding.np_random(seed)
         drawn = [self.design.draw_variation(self._rng(row)) for row in rows]
         for row, variation in zip(rows, drawn, strict=True):
             self._variations[row] = variation

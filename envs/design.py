@@ -119,7 +119,7 @@ class EnvDesign:
         }
         self.observation_space = spaces.Dict({**image_boxes, **self._vector_boxes})
         timestep_s = self.scene.timestep_s
-        self.num_substeps = round(1 / (protocol.rate_hz * timestep_s * protocol.num_targets))
+        self.num_substeps = _num_substeps(protocol, timestep_s)
         self.num_hold_steps = num_hold_steps(task, protocol.rate_hz)
 
     def _describe(self, cameras: Sequence[str], image_size: int) -> Interface:
@@ -242,6 +242,19 @@ def check_render_mode(render_mode: str | None) -> str | None:
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"unknown render_mode {render_mode!r}; known: rgb_array, None")
     return render_mode
+
+
+def _num_substeps(protocol: Protocol, timestep_s: float) -> int:
+    """Return the number of physics steps for each target of a control step."""
+    exact = 1 / (protocol.rate_hz * timestep_s * protocol.num_targets)
+    number = round(exact)
+    if number < 1 or abs(exact - number) > 1e-6:
+        raise ValueError(
+            f"protocol: {protocol.num_targets} targets in a control step of 1/{protocol.rate_hz:g} "
+            f"s need a whole number of physics steps of {timestep_s:g} s each, but {exact:g} "
+            "result: change rate_hz or num_targets"
+        )
+    return number
 
 
 def _check_cameras(cameras: Sequence[str], known: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from toto_robot.cli import command
 from toto_robot.data.video import write_video
+from toto_robot.runs import claim
 
 from .experts import EXPERTS
 from .manipulation import ManipulationEnv
@@ -49,8 +50,12 @@ class RenderVideosConfig:
 
 
 def render_videos(config: RenderVideosConfig, out: Path) -> None:
-    """Render each episode of which a video ``out/seed<seed>-<camera>.mp4`` does not exist yet."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Render each episode of which a video ``out/seed<seed>-<camera>.mp4`` does not exist yet.
+
+    Raises:
+        ValueError: the folder has videos with other settings, or another process uses the folder.
+    """
+    claim(out, config)
     env = gymnasium.make(
         f"{__package__}:{config.env_id}",
         cameras=config.cameras,

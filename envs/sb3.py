@@ -163,14 +163,24 @@ class _GymnasiumVecEnv(_Base):
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         self._check_all(indices)
-        inner: Any = self.envs.unwrapped
+        inner = self._with("set_attr")
         inner.set_attr(attr_name, [value] * self.num_envs)
+
+    def _with(self, method: str) -> Any:
+        """Return the vector environment, which must have a method."""
+        inner: Any = self.envs.unwrapped
+        if not hasattr(inner, method):
+            raise ValueError(
+                f"{type(inner).__name__} simulates all worlds together and has no {method}(): "
+                "use backend='mujoco' with worker processes to reach single environments"
+            )
+        return inner
 
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> list[Any]:
         self._check_all(indices)
-        inner: Any = self.envs.unwrapped
+        inner = self._with("call")
         return list(inner.call(method_name, *args, **kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:

@@ -20,9 +20,12 @@ The frame after the last action is a step without a label, and `state` is an add
 videos are lossless, so the encoder computes the same tokens as in the demonstration store.
 
 The command stops with an error if the proprioception of a replayed episode differs from the
-recorded one. Then the environment or its options have changed.
+recorded one. Then the environment or its options have changed. Options that change only the images,
+such as randomised colours, are compared with the settings that `policies.train` and
+`policies.study` save beside the demonstration store.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +36,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from toto_robot.cli import command
+from toto_robot.config import to_dict
 from toto_robot.files import written_aside
+from toto_robot.runs import claim, read_record
 
 from .demonstrations.episode import Episode
 from .demonstrations.lerobot.demonstration import Demonstration
@@ -72,12 +77,15 @@ def redraw(config: RedrawConfig, out: Path) -> None:
 
     Raises:
         FileNotFoundError: the folder has no demonstration store.
-        ValueError: the episodes were recorded in another environment, or the proprioception of a
-            replayed episode differs from the recorded one.
+        ValueError: the episodes were recorded in another environment or with other options, the
+            proprioception of a replayed episode differs from the recorded one, or `out` has
+            episodes of another store.
     """
     header = read_header(config.store)
     if header.env != config.env.id:
         raise ValueError(f"{config.store} was recorded in {header.env!r}, not in {config.env.id!r}")
+    _require_recorded_options(config)
+    claim(out, config)
     env = make_env(config.env, with_images=True, privileged=True)
     header.interface.require_equal(interface_of(env), str(config.store), "the environment")
     store = DemoStore(config.store, header)
@@ -89,6 +97,25 @@ def redraw(config: RedrawConfig, out: Path) -> None:
         _write_dataset(env, store, chosen, out)
     env.close()
     print(f"{len(chosen)} episodes: {out}")
+
+
+def _require_recorded_options(config: RedrawConfig) -> None:
+    """Compare the environment's settings with those that are saved beside the store."""
+    paths = (config.store.parent / "config.json", config.store / "recorded_with.json")
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        print(
+            "note: the settings of the recording are not saved beside the store, so options that "
+            "change only the images cannot be checked"
+        )
+        return
+    recorded = (read_record(path, config.store).get("env") or {}).get("options")
+    asked = to_dict(config.env).get("options")
+    if recorded is not None and recorded != asked:
+        raise ValueError(
+            f"{config.store} was recorded with env.options={json.dumps(recorded)}, and not "
+            f"{json.dumps(asked)}: give the same options"
+        )
 
 
 def _write_files(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:

@@ -45,6 +45,7 @@ def main() -> None:
     except FileNotFoundError:
         sys.exit(f"toto-robot {name}: the current folder was deleted: cd to another")
     sys.argv = [f"toto-robot {name}", *words[1:]]
+    sys.path.insert(0, "")  # as `python -m` does: settings name modules of the user, `module:name`
     try:
         main_of_command = entry.load()
     except ModuleNotFoundError as error:

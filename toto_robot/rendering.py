@@ -37,11 +37,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BOX_PX", "NONE", "ROUTES", "Probe", "configure", "probe", "remedy"]
+__all__ = ["BOX_PX", "NONE", "ROUTES", "TOO_LATE", "Probe", "configure", "probe", "remedy"]
 
 ROUTES = ("egl", "osmesa", "osmesa-wheel")
 NONE = "none"
 BOX_PX = 128  # height and width of the probe's image of a box
+
+TOO_LATE = (
+    "mujoco was imported before the rendering back end was chosen, and there is no display: call "
+    "toto_robot.rendering.configure() before mujoco is imported, or set MUJOCO_GL=egl"
+)
 
 _OFF = ("disable", "disabled", "off", "false", "0")  # mujoco.rendering.classic.gl_context
 _WHEEL = "lavavu-osmesa"
@@ -102,13 +107,7 @@ def configure() -> str:
         return _keep(wanted)
     if "mujoco" in sys.modules:
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            warnings.warn(
-                "mujoco was imported before the rendering route was chosen, and there is no "
-                "display: import our environments (or call toto_robot.rendering.configure()) "
-                "before mujoco, or set MUJOCO_GL=egl",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warnings.warn(TOO_LATE, RuntimeWarning, stacklevel=2)
         return "glfw"
     route = _saved_route()
     if route is None:

@@ -48,13 +48,19 @@ def split_state(
         where: the slice of each quantity, as returned by `slices`.
 
     Raises:
-        ValueError: the observation has no `state`.
+        ValueError: the observation has no `state`, or its `state` is of another protocol.
     """
     if "state" not in observation:
         raise ValueError(
             "the expert needs observation['state']: make the environment with privileged=True"
         )
     state = np.asarray(observation["state"], dtype=np.float64)
+    length = max(part.stop for part in where.values())
+    if state.shape[-1] != length:
+        raise ValueError(
+            f"the scripted expert needs a state of {length} numbers, got {state.shape[-1]}: make "
+            "the environment with protocol='robot', or give the policy a teacher"
+        )
     return {name: state[..., part] for name, part in where.items()}
 
 

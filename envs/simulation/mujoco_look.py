@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toto_robot.rendering import NONE, remedy
+from toto_robot.rendering import NONE, TOO_LATE, remedy
 
 from .mujoco_model import ROUTE, SCENE_CENTER_M, material_name, mujoco, paint_name
 from .scene import Appearance, CameraShift, Lighting, Quality, Scene, require_known
@@ -100,7 +100,8 @@ def make_renderer(
     """Return a renderer for images of one size and quality.
 
     Raises:
-        RuntimeError: no rendering back end works on this machine.
+        RuntimeError: no rendering back end works on this machine, or mujoco was imported before a
+            back end was chosen.
     """
     if ROUTE == NONE:
         raise RuntimeError(remedy())
@@ -110,7 +111,12 @@ def make_renderer(
     settings = model.vis.quality
     settings.offsamples, settings.numslices = quality.samples, quality.round_faces
     settings.numstacks, settings.numquads = quality.round_faces // 2, 1
-    renderer = mujoco.Renderer(model, height, width)
+    try:
+        renderer = mujoco.Renderer(model, height, width)
+    except mujoco.FatalError as error:
+        if ROUTE != "glfw":
+            raise
+        raise RuntimeError(TOO_LATE) from error
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = quality.shadows
     renderer.scene.flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
     return renderer

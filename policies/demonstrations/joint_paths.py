@@ -23,6 +23,9 @@ from .lerobot.demonstration import Array, Demonstration
 
 (_HAND,) = FRANKA_PANDA.hand_servos
 MAX_WIDTH_M = _HAND.upper * len(_HAND.joints)
+# A motion of the fingers within a frame that a sensor's noise does not cause, m.
+_FINGERS_MOVE_M = 5e-4
+_FEWEST_FRAMES = 3  # with fewer, a delay of the hand could look like another sign
 NUM_JOINTS = len(FRANKA_PANDA.joint_names)
 
 
@@ -207,6 +210,8 @@ def _actions(
         meaning = {"action_kind": OWN, "action": names, "action_scale": (1.0,) * len(names)}
         return own, meaning, 0
     joints, commands = path.joints_rad[:: config.every], path.commands[:: config.every]
+    if path.width_m is not None:
+        _require_sign(path.width_m, path.commands)
     increments = np.diff(joints, axis=0) / config.joint_step_rad
     actions = np.zeros((len(joints), NUM_JOINTS + 1), np.float32)
     actions[:-1, :-1] = np.clip(increments, -1.0, 1.0)
@@ -215,6 +220,25 @@ def _actions(
     scale = (*(config.joint_step_rad,) * NUM_JOINTS, 1.0)
     meaning = {"action_kind": "joint_increment", "action": names, "action_scale": scale}
     return actions, meaning, int((np.abs(increments) > 1).any(axis=1).sum())
+
+
+def _require_sign(width_m: NDArray[np.float64], commands: NDArray[np.float64]) -> None:
+    """Raise an error if the fingers mostly move in the other direction than the commands say.
+
+    Args:
+        width_m: [t], distance between the fingers, m.
+        commands: [t], gripper commands, from -1 (close) to 1 (open).
+    """
+    moved = np.diff(width_m)
+    for motion, sign in (("open", 1), ("close", -1)):
+        frames = np.flatnonzero(sign * moved > _FINGERS_MOVE_M)
+        others = int((sign * commands[frames] <= 0).sum())
+        if len(frames) >= _FEWEST_FRAMES and others > len(frames) / 2:
+            raise ValueError(
+                f"in {others} of the {len(frames)} frames in which the fingers {motion}, the "
+                "gripper's command is another: change the sign and the range of the commands in "
+                "the file (the last element of robomimic's actions: -1 open, 1 closed)"
+            )
 
 
 def fitted(images: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:

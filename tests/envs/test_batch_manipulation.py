@@ -113,6 +113,7 @@ def compare_with_sync(mode, num_steps=4, total=10, **options):
     sync = SyncVectorEnv([lambda: make(PICK, **options)] * 3, autoreset_mode=mode)
     rng = np.random.default_rng(0)
     assert_same(ours.reset(seed=[5, 9, 5]), sync.reset(seed=[5, 9, 5]))
+    assert ours.np_random_seed == sync.np_random_seed == (5, 9, 5)
     mask = np.array([False, True, False])
     for vector in (ours, sync):  # so that the worlds end at different times
         vector.step(np.zeros(ours.action_space.shape, np.float32))
@@ -375,5 +376,7 @@ def test_stable_baselines_gets_what_sync_vector_env_gives(mode):
         actions = np.full((2, *venvs[0].action_space.shape), 0.2, np.float32)
         assert_same(*((*results[:3], *results[3]) for results in (v.step(actions) for v in venvs)))
     assert venvs[0].get_attr("interface") == venvs[1].get_attr("interface")
+    with pytest.raises(ValueError, match=r"simulates all worlds together and has no call\(\)"):
+        venvs[0].env_method("displace", (0.0, 0.0, 0.0))
     for venv in venvs:
         venv.close()

@@ -115,6 +115,16 @@ def test_expert_needs_the_privileged_state():
         EXPERTS["toto/FrankaPick-v0"]().act(observation)
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_expert_refuses_the_state_of_another_protocol(name):
+    env = make(env_id=name, protocol="pixmc", cameras=(), privileged=True)
+    observation, _ = env.reset(seed=0)
+    with pytest.raises(
+        ValueError, match=r"needs a state of \d+ numbers, got \d+: .*protocol='robot'"
+    ):
+        EXPERTS[name]().act(observation)
+
+
 @given(st.floats(-np.pi, np.pi), st.integers(0, 3), st.integers(0, 3))
 def test_yaw_of_a_cube_repeats_with_its_faces(yaw, turns, tips):
     quaternion = np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])

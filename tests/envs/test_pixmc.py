@@ -1,5 +1,6 @@
 """PixMC's protocol against its table, for every arm and task that there is."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from envs import ENVIRONMENTS
 from envs.arms.kinematics import solve_ik, tool_pose
 from envs.catalogue import make, variant
+from envs.manipulation import ManipulationEnv
 from envs.tasks.pick import PickTask
 
 PICK = "toto/FrankaPick-v0"
@@ -42,6 +44,14 @@ def test_sizes_and_rates_are_the_tables(name):
     scale = np.array(env.interface.action_scale)
     np.testing.assert_allclose(scale[:7], 0.125)
     np.testing.assert_allclose(scale[7:], 0.0125 if "Franka" in name else 0.125)
+
+
+@pytest.mark.parametrize("rate_hz", [20, 30, 100])
+def test_a_rate_that_the_physics_cannot_keep_is_refused(rate_hz):
+    found = variant("toto/FrankaPick-v0")
+    protocol = dataclasses.replace(found.protocol, rate_hz=rate_hz)
+    with pytest.raises(ValueError, match=f"1/{rate_hz} s need a whole number of physics steps"):
+        ManipulationEnv(arm=found.arm, task=found.task, protocol=protocol, cameras=())
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -217,6 +217,22 @@ def robomimic_config(path, mask=None, rate_hz=20.0):
     return ConvertConfig(layout=demonstrations, path=setting, episodes=None)
 
 
+@pytest.mark.parametrize("commands", [1.0, 0.0], ids=["other sign", "0 opens"])
+def test_a_gripper_with_another_sign_is_refused(tmp_path, commands):
+    opening = np.linspace(0.0, 0.04, STEPS)
+    changes = {
+        "obs/robot0_gripper_qpos": np.stack([opening, -opening], 1),
+        "actions": np.full((STEPS, 7), commands),
+    }
+    path = robomimic(tmp_path / "image.hdf5", **changes)
+    with pytest.raises(ValueError, match="no episode"):
+        convert(robomimic_config(path), tmp_path / "out")
+    (reason, *_) = left_out(tmp_path / "out").values()
+    assert "in which the fingers open, the gripper's command is another" in reason
+    own = replace(robomimic_config(path), path=replace(PATH, every=1, rate_hz=20.0, actions="own"))
+    convert(own, tmp_path / "own")  # the file's actions are used as they are
+
+
 def test_robomimic_is_read(tmp_path):
     path = robomimic(tmp_path / "image.hdf5")
     convert(robomimic_config(path), tmp_path / "out")

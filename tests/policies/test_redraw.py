@@ -57,7 +57,7 @@ def test_a_store_becomes_a_data_set_and_a_store_again(tmp_path):
     folder = tmp_path / "run" / "store"
     redraw(RedrawConfig(store=folder, env=NAMED, episodes=2, format="lerobot"), tmp_path / "two")
     whole = RedrawConfig(store=folder, env=NAMED, episodes=None, format="lerobot")
-    with pytest.raises(ValueError, match="other episodes of the store"):
+    with pytest.raises(ValueError, match=r"another config.*\n.*episodes: 2 .* None"):
         redraw(whole, tmp_path / "two")
     redraw(whole, tmp_path / "out")
     redraw(whole, tmp_path / "out")  # nothing is done again
@@ -69,6 +69,27 @@ def test_a_store_becomes_a_data_set_and_a_store_again(tmp_path):
     for demonstration, episode in zip(reader, store, strict=True):
         again = tokenise_episode(demonstration, eyes, 0)
         assert same(again, episode)
+
+
+def test_other_options_and_another_store_are_refused(tmp_path, capsys):
+    encoder = save_tiny_encoder(tmp_path / "tiny")
+    for name, seed in (("a", 0), ("b", 1)):
+        plain = config(encoder, method="bc", env=NAMED, video_episodes=0, seed=seed)
+        train(plain, tmp_path / name)
+    first = RedrawConfig(store=tmp_path / "a/store", env=NAMED, episodes=2, format="npz")
+    redraw(first, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"another config.*\n.*store: "):
+        redraw(dataclasses.replace(first, store=tmp_path / "b/store"), tmp_path / "out")
+    options = NAMED.options | {"colours": True}  # an option that proprioception does not show
+    other = dataclasses.replace(first, env=dataclasses.replace(NAMED, options=options))
+    with pytest.raises(
+        ValueError, match=r"a/store was recorded with env\.options=\{.*give the same"
+    ):
+        redraw(other, tmp_path / "other")
+    assert "note: the settings of the recording" not in capsys.readouterr().out
+    (tmp_path / "a/store").rename(tmp_path / "moved")
+    redraw(dataclasses.replace(first, store=tmp_path / "moved"), tmp_path / "of_moved")
+    assert "note: the settings of the recording" in capsys.readouterr().out
 
 
 def test_objects_are_told_from_the_tool():

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import warnings
@@ -214,7 +215,7 @@ def test_mujoco_imported_too_early_is_said(machine, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", rendering)
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.warns(RuntimeWarning, match="before mujoco, or set MUJOCO_GL=egl"):
+    with pytest.warns(RuntimeWarning, match="before mujoco is imported, or set MUJOCO_GL=egl"):
         assert rendering.configure() == "glfw"
     monkeypatch.setenv("DISPLAY", ":0")
     with warnings.catch_warnings():
@@ -232,3 +233,17 @@ def test_the_remedy_is_one_line_with_both_ways() -> None:
     assert "\n" not in rendering.remedy()
     assert "apt-get install -y libegl1 libgl1" in rendering.remedy()
     assert "pip install --no-deps lavavu-osmesa" in rendering.remedy()
+
+
+def test_an_environment_after_mujoco_says_what_to_do() -> None:
+    code = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import envs, mujoco, gymnasium\n"
+        "gymnasium.make('envs:toto/FrankaPick-v0', cameras=('hand',)).reset(seed=0)"
+    )
+    hidden = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
+    clean = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
+    assert (
+        "RuntimeError: mujoco was imported before the rendering back end was chosen" in done.stderr
+    )
