@@ -19,7 +19,7 @@ from .statistics import band
 
 _TEMPLATES = Path(__file__).parent
 _LOG_RATIO = 20
-_RATE_LABEL = "success rate on held-out seeds, 95 % (one seed: Wilson)"
+_RATE_LABEL = "success rate on held-out seeds\n95 % (one seed: Wilson)"
 _AXES = (
     ("env_steps", "environment steps of the training episodes"),
     ("labelled_episodes", "labelled episodes (demonstrations and DAgger)"),
