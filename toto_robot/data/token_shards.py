@@ -29,7 +29,7 @@ import torch
 from ..checkpoint import weights_hash
 from ..files import write_json
 from ..tokenizers import AnyTokenizer
-from .shards import Shard, encode_runs
+from .shards import Shard, encode_runs, read_manifest
 
 __all__ = ["FORMAT", "ShardWriter", "ShardedTokens", "TokenShards", "open_data"]
 
@@ -40,10 +40,11 @@ def open_data(folder: Path) -> "Shard | TokenShards":
     """Open the data set of a folder, which has frames, frames and tokens, or only tokens.
 
     Raises:
-        ValueError: the folder has no data set, or its shards of tokens are incomplete.
+        ValueError: the folder has no data set, or its frames or its shards of tokens are
+            incomplete.
     """
-    shard = Shard.open(folder)
-    return TokenShards.open(folder) if shard.manifest.get("format") == FORMAT else shard
+    is_tokens = read_manifest(folder).get("format") == FORMAT
+    return TokenShards.open(folder) if is_tokens else Shard.open(folder)
 
 
 @dataclass(frozen=True, slots=True)

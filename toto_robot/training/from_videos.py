@@ -77,10 +77,13 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
         crops=config.crops,
         stride=config.stride,
     )
-    decode(DecodeConfig(sources=(source,), size=size, seed=config.seed), out / "frames")
     folder = out / "frames" / source.name
-    if not len(Shard.open(folder).runs(validation=True)):
-        print("too few files to hold some out, so there will be no validation loss")
+
+    def prepare() -> None:
+        decode(DecodeConfig(sources=(source,), size=size, seed=config.seed), out / "frames")
+        if not len(Shard.open(folder).runs(validation=True)):
+            print("too few files to hold some out, so there will be no validation loss")
+
     return pretrain(
         PretrainConfig(
             model=config.model,
@@ -98,6 +101,7 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
             pca_frames=PCA_FRAMES,
         ),
         out,
+        prepare,
     )
 
 

@@ -21,6 +21,7 @@ from ..data.token_shards import open_data
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..encoders.pooling import default_pool
+from ..locks import hold
 from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
@@ -121,13 +122,21 @@ class PretrainConfig:
         require_pca_frames(self.pca_frames)
 
 
-def pretrain(config: PretrainConfig, out: Path) -> Path:
+def pretrain(
+    config: PretrainConfig, out: Path, prepare: Callable[[], object] | None = None
+) -> Path:
     """Train a transformer to predict the next token, and return the folder of the encoder.
 
     Training resumes from the newest checkpoint under ``out``. The folder ``out/encoder`` holds the
     tokenizer and the transformer, and `load_encoder` opens it. Its ``config.json`` holds this
     config, so ``python -m toto_robot.training.rerun`` can repeat the training. If a scheduler stops
     a run, the run has a checkpoint but no encoder yet. The same command resumes it.
+
+    Args:
+        config: the settings.
+        out: folder of the run.
+        prepare: function that writes the data sets. It is called on the first rank, which locks
+            ``out`` before, while the other ranks wait. None: the data sets exist.
     """
     tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     if (
@@ -144,7 +153,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             "digit_embeddings needs the codes of a light tokenizer, which have digits; "
             f"{config.tokenizer_from} has a {type(tokenizer).__name__}: set digit_embeddings=false"
         )
-    return _Pretraining(config, tokenizer, out).run()
+    return _Pretraining(config, tokenizer, out).run(prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +164,17 @@ class _Pretraining:
     tokenizer: AnyTokenizer
     out: Path
 
-    def run(self) -> Path:
+    def run(self, prepare: Callable[[], object] | None) -> Path:
         engine, folder = self.config.engine, self.out / "encoder"
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
             model = (
                 self._fresh_model()
             )  # built first, so that config errors are raised before `out` is created
+            if prepare is not None:
+                if ranks.first:
+                    hold(self.out)
+                    prepare()
+                ranks.wait()
             shards = [open_data(data.path) for data in self.config.data]
             unseen = [open_data(folder) for folder in self.config.unseen]
             self._prepare(shards, unseen, ranks)

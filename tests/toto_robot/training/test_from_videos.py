@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.command_lines import run
+from tests.toto_robot.test_locks import HOLDER, start
 from toto_robot import load_encoder
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
@@ -108,6 +109,29 @@ def test_frames_of_other_videos_are_not_reused(trained, tmp_path):
         done = run("toto_robot.training.from_videos", [*SMALL, f"out={out}", *words])
         assert "holds another data set" in done.err
         assert difference in done.err
+
+
+def test_a_folder_that_is_in_use_is_refused_before_videos_are_decoded(tmp_path):
+    with start(HOLDER, tmp_path / "out") as holder:
+        assert holder.stdout.readline() == "held\n"
+        done = run("toto_robot.training.from_videos", [*SMALL, f"out={tmp_path}/out"])
+        holder.kill()
+    assert f"written to by another process (process {holder.pid}" in done.err
+    assert not (tmp_path / "out" / "frames").exists()
+
+
+@pytest.mark.slow  # three processes with torch
+def test_of_several_ranks_one_decodes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "toto_robot.training.from_videos", *SMALL[:6]]
+    command += ["stages=[{steps: 2, frames: 1, batch: 2, part: 1}]", f"out={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    done = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("24 frames in 1 clips") == 1
+    assert load_encoder(tmp_path / "encoder").dim > 0
 
 
 def test_videos_that_are_too_short_leave_the_folder_free(tmp_path):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -138,6 +141,42 @@ def test_a_data_set_of_an_earlier_version_is_kept(shards, tmp_path, capsys):
     source = Source(name="images", kind="image", path=Path("moved"), crops=2, stride=1)
     decode(DecodeConfig(sources=(source,), size=32, seed=0), tmp_path)
     assert "already exists, kept" in capsys.readouterr().out
+
+
+def at_once(*calls):
+    """Call functions in threads that begin together, and raise their first error."""
+    barrier = threading.Barrier(len(calls))
+
+    def begin(call):
+        barrier.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(begin, call) for call in calls]:
+            future.result()
+
+
+def test_two_that_write_one_data_set_at_once_wait_for_each_other(shards, tmp_path):
+    source = Source(name="videos", kind="video", path=shards.parent / "videos", crops=1, stride=2)
+    config = DecodeConfig(sources=(source,), size=32, seed=0)
+    at_once(*[lambda: decode(config, tmp_path)] * 3)
+    expected = (shards / "videos" / "frames.u8").read_bytes()
+    assert (tmp_path / "videos" / "frames.u8").read_bytes() == expected
+    tokenizer, shard = LIGHT.build(), Shard.open(tmp_path / "videos")
+    at_once(*[lambda: tokenize_shard(shard, tokenizer, batch=1)] * 3)
+    tokens = tokenizer.encode(torch.from_numpy(shard.frames().copy())).numpy()
+    assert np.array_equal(shard.tokens(tokenizer), tokens)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_frames_that_are_cut_off_are_told(shards, tmp_path):
+    shutil.copytree(shards / "images", tmp_path / "images")
+    frames = tmp_path / "images" / "frames.u8"
+    os.truncate(frames, frames.stat().st_size - 32 * 32 * 3)
+    source = f"{{name: images, kind: image, path: {shards.parent}/images, crops: 2, stride: 1}}"
+    line = [f"sources=[{source}]", "size=32", "seed=0", f"out={tmp_path}"]
+    done = run("toto_robot.data.decode", line)
+    assert "images/frames.u8 has 132096 bytes, but 44 frames need 135168; delete" in done.err
 
 
 def test_held_out_files_are_not_trained_on(shards):
