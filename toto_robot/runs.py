@@ -15,12 +15,13 @@ RECORD = "weights.json"  # hashes of the weights of encoders that the config nam
 # What a folder may contain without results of a run. `drawn`, `frames` and `tokens` are folders of
 # prepared data, which are compared with the config where they are used again.
 NO_RESULTS = ("config.json", RECORD, "drawn", "frames", "hydra", "tensorboard", "tokens")
-# Last names of settings that change how a run computes or saves, but not its results. `pca_frames`
-# is read only at the end of a training, which writes the result anew.
+# Last names of settings that change how a run computes or saves, but not its results beyond
+# rounding. `pca_frames` is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
     {
         "device", "num_workers", "read_threads", "memory_limit_gib", "batch_size", "keep_every",
-        "keep_most", "keep_in_background", "video_episodes", "pca_frames",
+        "keep_most", "keep_in_background", "video_episodes", "pca_frames", "shard_ranks", "part",
+        "recompute", "compile",
     }
 )  # fmt: skip
 # Settings that may grow: existing results stay valid, and more are added.
@@ -194,8 +195,10 @@ def _has_results(out: Path) -> bool:
 
 def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     """Return whether the new value of a setting is allowed for a run that has results."""
-    if name.rpartition(".")[2] in WITHOUT_EFFECT:
-        return True
+    last = name.rpartition(".")[2]
+    if last in WITHOUT_EFFECT:
+        # a batch norm averages over the rows of a part
+        return last != "part" or "batch_norm_linear" not in _texts(asked)
     if name not in MAY_GROW:
         return False
     before, now = _value(there, name), _value(asked, name)

@@ -388,6 +388,22 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     assert all((data == frame.numpy()).all((1, 2, 3)).any() for frame in pca.frames)
 
 
+def test_a_run_resumes_with_other_settings_of_the_computation(shards, tmp_path, capsys):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    config = pretrain_config(shards, folder)
+    whole = load_encoder(pretrain(config, tmp_path / "toto")).transformer.state_dict()
+    forget_after(tmp_path / "toto", 2)
+    engine = dataclasses.replace(ENGINE, shard_ranks=1, recompute=True)
+    stages = tuple(dataclasses.replace(stage, part=1) for stage in config.stages)
+    resumed = pretrain(dataclasses.replace(config, engine=engine, stages=stages), tmp_path / "toto")
+    assert "continuing: 2 of 6 steps found" in capsys.readouterr().out
+    for name, tensor in load_encoder(resumed).transformer.state_dict().items():
+        torch.testing.assert_close(tensor, whole[name], atol=1e-4, rtol=1e-3)
+    stages = (config.stages[0], dataclasses.replace(config.stages[1], steps=4))
+    with pytest.raises(ValueError, match=r"another config .*\n  stages\[1\]\.steps: 3 != 4$"):
+        pretrain(dataclasses.replace(config, stages=stages), tmp_path / "toto")
+
+
 def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
     folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
     config = dataclasses.replace(
