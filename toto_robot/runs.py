@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .config import differences, from_dict, to_dict
@@ -12,9 +13,10 @@ from .locks import hold
 
 WEIGHTS = Path(__file__).parent / "weights"
 RECORD = "weights.json"  # hashes of the weights of encoders that the config names
+INPUTS = "inputs.json"  # hashes of files and folders that the config names
 # What a folder may contain without results of a run. `drawn`, `frames` and `tokens` are folders of
 # prepared data, which are compared with the config where they are used again.
-NO_RESULTS = ("config.json", RECORD, "drawn", "frames", "hydra", "tensorboard", "tokens")
+NO_RESULTS = ("config.json", RECORD, INPUTS, "drawn", "frames", "hydra", "tensorboard", "tokens")
 # Last names of settings that change how a run computes or saves, but not its results beyond
 # rounding. `pca_frames` is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
@@ -30,7 +32,9 @@ MAY_GROW = frozenset(
 )
 
 
-def claim(out: Path, config: object) -> tuple[str, ...]:
+def claim(
+    out: Path, config: object, inputs: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Lock the folder of a run, and check that its results belong to the same config.
 
     If ``out`` contains no results, the config is written to ``config.json`` in it. If ``out``
@@ -41,16 +45,23 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
 
     A config names the encoders of this package, such as ``toto-nano``, without their weights, which
     may differ in another version. So the hashes of their weights are saved in ``weights.json``, and
-    are compared too.
+    are compared too. The hashes of other inputs are saved in ``inputs.json``.
 
     Other processes cannot use ``out`` until this process ends.
+
+    Args:
+        out: folder of the run.
+        config: config of the run.
+        inputs: hash of each file or folder that the config names and whose content determines the
+            results, by path. They are compared if the run in ``out`` has recorded them.
 
     Returns:
         The names of the settings that changed, such as ``dagger.rounds``.
 
     Raises:
         ValueError: another process uses ``out`` (the message names the process), or ``out`` holds a
-            run with another config or other weights (the message lists the differences).
+            run with another config, other weights or other inputs (the message lists the
+            differences).
     """
     hold(out)
     path = out / "config.json"
@@ -58,9 +69,12 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
     if not path.exists() or not _has_results(out):
         write_json(path, asked)
         _write_weights(out, asked)
+        (out / INPUTS).unlink(missing_ok=True)
+        _require_same_inputs(out, inputs)
         return ()
     require_same_weights(out)
     differing = require_same(read_record(path, out), config, out)
+    _require_same_inputs(out, inputs)
     if differing:
         write_json(path, asked)
     return differing
@@ -113,6 +127,25 @@ def _write_weights(out: Path, asked: Any) -> None:
         write_json(out / RECORD, used)
     else:
         (out / RECORD).unlink(missing_ok=True)
+
+
+def _require_same_inputs(out: Path, inputs: Mapping[str, str]) -> None:
+    """Save the hashes of a run's inputs, or compare them with the saved hashes.
+
+    A run before version 0.2 has not saved them. Then the present hashes are saved.
+
+    Raises:
+        ValueError: the content of an input has changed; the message names its path.
+    """
+    path = out / INPUTS
+    before = read_record(path, out) if path.is_file() else {}
+    if changed := [name for name, now in inputs.items() if before.get(name, now) != now]:
+        raise ValueError(
+            f"the content of {', '.join(changed)} has changed since the run in {out} began; choose "
+            "another out=, or delete it"
+        )
+    if inputs and before != (after := before | dict(inputs)):
+        write_json(path, after)
 
 
 def require_same_weights(out: Path) -> None:

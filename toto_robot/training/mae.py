@@ -11,6 +11,7 @@ from torch import Tensor
 from ..cli import command
 from ..data.mixture import FrameMixture, split
 from ..data.shards import Shard
+from ..data.token_shards import digests
 from ..encoders.frozen import save_frozen
 from ..encoders.vit import VitEncoder, VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
@@ -84,7 +85,7 @@ def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
 def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
     if ranks.first:
-        claim(out, config)
+        claim(out, config, digests(shards))
     ranks.wait()
     held_out = [shard for shard in shards if split(shard, validation=True)]
     torch.manual_seed(config.seed)

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint import weights_hash
 from ..cli import command
 from ..data.mixture import FrameSequenceMixture, SequenceMixture, require_clips, split
 from ..data.shards import Shard, tokenize_shard
+from ..data.token_shards import digests
 from ..encoders.frozen import save_frozen
 from ..encoders.loading import load_tokenizer
 from ..encoders.patches import PatchEncoder, PatchEncoderConfig
@@ -115,7 +117,8 @@ def _train(
     require_clips(shards, config.frames, validation=False)
     require_clips(held_out, config.frames, validation=True)
     if ranks.first:
-        claim(out, config)
+        targets = {} if tokenizer is None else {str(config.targets_from): weights_hash(tokenizer)}
+        claim(out, config, digests(shards) | targets)
         if tokenizer is not None:
             for shard in shards:
                 tokenize_shard(shard, tokenizer, batch=32)

@@ -17,7 +17,7 @@ from ..cli import command
 from ..config import differences, to_dict
 from ..data.mixture import SequenceMixture, TokenData, require_clips, split
 from ..data.shards import Shard, tokenize_shard
-from ..data.token_shards import open_data
+from ..data.token_shards import digests, open_data
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..encoders.pooling import default_pool
@@ -205,7 +205,8 @@ class _Pretraining:
         require_clips([*shards, *unseen], frames, validation=False)
         require_clips(_held_out(shards), frames, validation=True)
         if ranks.first:
-            claim(self.out, self.config)
+            tokenizer = {self.config.tokenizer_from: weights_hash(self.tokenizer)}
+            claim(self.out, self.config, digests([*shards, *unseen]) | tokenizer)
             for shard in (*shards, *unseen):
                 if isinstance(shard, Shard):
                     tokenize_shard(shard, self.tokenizer, batch=32)

@@ -426,6 +426,43 @@ def test_a_run_is_only_resumed_with_the_same_config(shards, tmp_path):
         train_tokenizer(tokenizer_config(shards, 3), tmp_path)
 
 
+def replace_data(folder):
+    """Leave a data set as another `decode` to the same folder would have left it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"seed": manifest["seed"] + 1}))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_is_only_resumed_with_the_same_data(shards, tmp_path, finished):
+    shutil.copytree(shards, tmp_path / "data")
+    tokenizer = tokenizer_config(tmp_path / "data", 2)
+    folder = train_tokenizer(tokenizer, tmp_path / "tokenizer")
+    config = pretrain_config(tmp_path / "data", folder)
+    before = (pretrain(config, tmp_path / "toto") / "config.json").read_bytes()
+    if not finished:
+        forget_after(tmp_path / "toto", 2)
+    replace_data(tmp_path / "data" / "images")
+    for train, run_config, out in (
+        (train_tokenizer, tokenizer, tmp_path / "tokenizer"),
+        (pretrain, config, tmp_path / "toto"),
+    ):
+        with pytest.raises(ValueError, match=r"the content of .*data/images has changed since"):
+            train(run_config, out)
+    assert (tmp_path / "toto/encoder/config.json").read_bytes() == before
+    (tmp_path / "toto" / "inputs.json").unlink()  # as a run of an earlier version
+    pretrain(config, tmp_path / "toto")
+
+
+def test_a_run_is_only_resumed_with_the_same_tokenizer(shards, tmp_path):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    config = pretrain_config(shards, folder)
+    pretrain(config, tmp_path / "toto")
+    other = train_tokenizer(tokenizer_config(shards, 2), tmp_path / "other")
+    shutil.copytree(other, folder, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"the content of .*/tokenizer/tokenizer has changed"):
+        pretrain(config, tmp_path / "toto")
+
+
 def test_warm_up_and_cosine_meet_their_ends():
     schedule = dataclasses.replace(OPTIMIZER, warmup_steps=10)
     assert schedule.lr_at(0, 100) == pytest.approx(1e-4)
