@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .cli import command
-from .data.mixture import SequenceMixture, TokenData
+from .data.mixture import SequenceMixture, TokenData, announce_held_out, held_out
 from .data.token_shards import digests, open_data
 from .encoders.encoder import Encoder
 from .encoders.loading import load_tokenizer, load_toto, save_encoder
@@ -294,9 +294,9 @@ class _Run:
                 folder, encoder, config.stride, config.frames, self._out, config.seed
             )
         )
-        has_held_out = bool(len(data.runs(validation=True)))
-        if ranks.first and not has_held_out:
-            print("too few files to hold some out, so there will be no validation loss", flush=True)
+        if ranks.first and config.validation_rows:
+            announce_held_out([data], [config.frames])
+        has_held_out = bool(held_out([data], config.frames))
         validation = {"held_out": self._video_rows(data, True)} if has_held_out else {}
         return self._phase(self._video_rows(data, False), validation, config.validation_rows)
 

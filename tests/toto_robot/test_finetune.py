@@ -237,6 +237,14 @@ def test_a_run_is_only_resumed_with_the_same_data_set(tiny, tmp_path):
     assert f"the content of {tmp_path}/set has changed since" in run(MODULE, line).err
 
 
+def test_a_held_out_video_that_is_too_short_leaves_out_the_validation(tiny, tmp_path):
+    for i in range(21):
+        write_clip(tmp_path / f"videos/{i:02}.mp4", COLOURS["red"], i, frames=2 if i == 20 else 4)
+    more = "steps=1 frames=3 stride=1 batch=1 part=1"
+    done = finetune(tiny, tmp_path / "videos", tmp_path / "out", more)
+    assert "finetune: no held-out file has 3 frames or more, so it has no valid" in done.out
+
+
 def test_a_lerobot_data_set_with_constant_actions_is_read(tiny, tmp_path):
     pytest.importorskip("pyarrow")
     from tests.toto_robot.data.fake_lerobot import write_set

@@ -15,7 +15,15 @@ import torch
 from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import differences, to_dict
-from ..data.mixture import SequenceMixture, TokenData, require_clips, split
+from ..data.mixture import (
+    SequenceMixture,
+    TokenData,
+    announce_held_out,
+    distinct_names,
+    held_out,
+    require_clips,
+    split,
+)
 from ..data.shards import Shard, tokenize_shard
 from ..data.token_shards import digests, open_data
 from ..encoders.encoder import Encoder
@@ -201,12 +209,13 @@ class _Pretraining:
         self, shards: Sequence[TokenData], unseen: Sequence[TokenData], ranks: Ranks
     ) -> None:
         """Check the lengths of the clips, and tokenise data sets without tokens."""
-        frames = max(stage.frames for stage in self.config.stages)
-        require_clips([*shards, *unseen], frames, validation=False)
-        require_clips(_held_out(shards), frames, validation=True)
+        lengths = {stage.frames for stage in self.config.stages}
+        require_clips([*shards, *unseen], max(lengths), validation=False)
         if ranks.first:
             tokenizer = {self.config.tokenizer_from: weights_hash(self.tokenizer)}
             claim(self.out, self.config, digests([*shards, *unseen]) | tokenizer)
+            if self.config.validation_sequences:
+                announce_held_out(shards, lengths)
             for shard in (*shards, *unseen):
                 if isinstance(shard, Shard):
                     tokenize_shard(shard, self.tokenizer, batch=32)
@@ -246,7 +255,11 @@ class _Pretraining:
 
         per_frame = config.model.tokens_per_frame
         tokens = stage.frames * per_frame
-        unseen_rows = {shard.name: rows([shard], [1.0], False) for shard in unseen}
+        unseen_rows = {
+            name: rows([shard], [1.0], False)
+            for name, shard in zip(distinct_names(unseen), unseen, strict=True)
+        }
+        validated = held_out(shards, stage.frames)
 
         def measure(loss_of: Callable[[Rows], float]) -> dict[str, float]:
             found = {}
@@ -266,7 +279,7 @@ class _Pretraining:
             rows=rows(shards, [data.weight for data in config.data], False),
             tokens_per_row=tokens,
             flops_per_row=model_flops(config.model, stage.frames) * tokens,
-            validation={shard.name: rows([shard], [1.0], True) for shard in _held_out(shards)},
+            validation={name: rows([shard], [1.0], True) for name, shard in validated.items()},
             validation_rows=config.validation_sequences,
             measure=measure if config.validation_sequences else None,
         )
@@ -298,11 +311,6 @@ class _Pretraining:
             training=result.notes(config) | data,
             pca=pca,
         )
-
-
-def _held_out(shards: Sequence[TokenData]) -> list[TokenData]:
-    """Return the data sets that have held-out files."""
-    return [shard for shard in shards if len(shard.runs(validation=True))]
 
 
 def _cut(rows: Rows, tokens: int) -> Rows:

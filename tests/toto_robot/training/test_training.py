@@ -463,6 +463,21 @@ def test_a_run_is_only_resumed_with_the_same_tokenizer(shards, tmp_path):
         pretrain(config, tmp_path / "toto")
 
 
+def test_data_sets_of_one_name_are_measured_separately(shards, tmp_path):
+    folders = [tmp_path / "one" / "images", tmp_path / "two" / "images"]
+    for folder in folders:
+        shutil.copytree(shards / "images", folder)
+    config = pretrain_config(shards, train_tokenizer(tokenizer_config(shards, 1), tmp_path / "t"))
+    both = tuple(DataConfig(path=folder, weight=1.0) for folder in folders)
+    more = (DataConfig(path=shards / "videos", weight=1.0),)
+    config = dataclasses.replace(config, data=both + more, unseen=tuple(folders))
+    pretrain(config, tmp_path / "toto")
+    row = json.loads((tmp_path / "toto" / "log.jsonl").read_text().splitlines()[-1])
+    expected = {"validation/videos", *(f"validation/{folder}" for folder in folders)}
+    assert {key for key in row if key.startswith("validation/")} == expected
+    assert all(f"unseen/{folder}/all" in row for folder in folders)
+
+
 def test_warm_up_and_cosine_meet_their_ends():
     schedule = dataclasses.replace(OPTIMIZER, warmup_steps=10)
     assert schedule.lr_at(0, 100) == pytest.approx(1e-4)
