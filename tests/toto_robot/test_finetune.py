@@ -245,6 +245,20 @@ def test_a_held_out_video_that_is_too_short_leaves_out_the_validation(tiny, tmp_
     assert "finetune: no held-out file has 3 frames or more, so it has no valid" in done.out
 
 
+def test_files_that_are_not_used_are_named(tiny, tmp_path):
+    shutil.copytree(CLIPS, tmp_path / "data")
+    (tmp_path / "data" / "bad.mp4").write_bytes(b"no video")
+    more = "steps=1 frames=3 batch=1 part=1"
+    assert (
+        "skipped bad.mp4: not readable"
+        in finetune(tiny, tmp_path / "data", tmp_path / "out", more).out
+    )
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"data/{i}.png"), np.zeros((40, 40, 3), np.uint8))
+    done = run(MODULE, f"start_from={tiny} data={tmp_path}/data out={tmp_path}/other {more}")
+    assert f"{tmp_path}/data holds 2 images and 2 videos: give a folder of one kind" in done.err
+
+
 def test_a_lerobot_data_set_with_constant_actions_is_read(tiny, tmp_path):
     pytest.importorskip("pyarrow")
     from tests.toto_robot.data.fake_lerobot import write_set

@@ -207,9 +207,9 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     """Decode the files of a source, and write them as a data set.
 
-    Unusable files are skipped. The manifest lists skipped and partly used files with the reason. A
-    data set that exists is kept if it was made of the same source with the same settings. If
-    another process writes into the folder, its end is awaited first.
+    Unusable files are skipped. Skipped and partly used files are printed with the reason, and the
+    manifest lists them. A data set that exists is kept if it was made of the same source with the
+    same settings. If another process writes into the folder, its end is awaited first.
 
     Raises:
         ValueError: no file of ``source`` could be read, or ``folder`` holds another data set.
@@ -239,7 +239,7 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
 def _decode(
     source: Source, folder: Path, made_of: Mapping[str, Any], origin: Mapping[str, Any]
 ) -> None:
-    """Decode the files of a source, and write the files of the data set.
+    """Decode the files of a source, write the files of the data set, and print unused files.
 
     Args:
         source: the files.
@@ -287,6 +287,13 @@ def _decode(
     }
     write_json(folder / _ORIGIN, origin)
     write_json(folder / "manifest.json", manifest)  # last: a data set with it is complete
+    print(
+        f"{folder}: {manifest['frames']} frames in {len(clips)} clips, {len(skipped)} files skipped"
+    )
+    for item in skipped:
+        print(f"  skipped {item['file']}: {item['reason']}")
+    for item in in_part:
+        print(f"  partly used {item['file']}: {item['reason']}")
 
 
 def require_same_data(folder: Path, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
