@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
+HOLD = ".run.lock"  # of `hold`: a command may hold a folder and also write a data set into it
 
 _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -21,7 +22,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _claimed: dict[tuple[int, int], Callable[[], object]] = {}
 
 
-def lock(folder: Path, *, wait: bool = False) -> IO[str]:
+def lock(folder: Path, *, wait: bool = False, name: str = LOCK) -> IO[str]:
     """Create a lock file in a folder, lock it and return it; closing the file unlocks the folder.
 
     The system also unlocks the folder when the process ends. A lock file that remains after that
@@ -31,12 +32,13 @@ def lock(folder: Path, *, wait: bool = False) -> IO[str]:
     Args:
         folder: the folder.
         wait: If True, wait until another process has unlocked the folder.
+        name: name of the lock file.
 
     Raises:
         ValueError: another process holds the lock and `wait` is False; the message names the
             process.
     """
-    file = (folder / LOCK).open("a+")
+    file = (folder / name).open("a+")
     try:
         _lock(file, folder, wait)
     except BaseException:
@@ -94,7 +96,7 @@ def hold(out: Path) -> None:
         os.close(descriptor)
         if error.errno in _IN_USE:
             raise _in_use(out, ", ".join(_holders(out))) from error
-        _claimed[key] = lock(out).close  # network file systems lock only files
+        _claimed[key] = lock(out, name=HOLD).close  # network file systems lock only files
     else:
         _claimed[key] = lambda: os.close(descriptor)
 

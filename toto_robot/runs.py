@@ -14,9 +14,12 @@ from .locks import hold
 WEIGHTS = Path(__file__).parent / "weights"
 RECORD = "weights.json"  # hashes of the weights of encoders that the config names
 INPUTS = "inputs.json"  # hashes of files and folders that the config names
+LEFT_OUT = "left_out.json"  # inputs that cannot be used, with the reasons
 # What a folder may contain without results of a run. `drawn`, `frames` and `tokens` are folders of
 # prepared data, which are compared with the config where they are used again.
-NO_RESULTS = ("config.json", RECORD, INPUTS, "drawn", "frames", "hydra", "tensorboard", "tokens")
+NO_RESULTS = (
+    "config.json", RECORD, INPUTS, LEFT_OUT, "drawn", "frames", "hydra", "tensorboard", "tokens",
+)  # fmt: skip
 # Last names of settings that change how a run computes or saves, but not its results beyond
 # rounding. `pca_frames` is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
@@ -26,9 +29,9 @@ WITHOUT_EFFECT = frozenset(
         "recompute", "compile",
     }
 )  # fmt: skip
-# Settings that may grow: existing results stay valid, and more are added.
+# Settings that may grow: existing results stay valid, and more are added. None means all.
 MAY_GROW = frozenset(
-    {"dagger.rounds", "evaluation_episodes", "num_videos", "repeats", "training_seeds"}
+    {"dagger.rounds", "episodes", "evaluation_episodes", "num_videos", "repeats", "training_seeds"}
 )
 
 
@@ -235,7 +238,7 @@ def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> b
     if name not in MAY_GROW:
         return False
     before, now = _value(there, name), _value(asked, name)
-    return isinstance(before, int) and isinstance(now, int) and now > before
+    return isinstance(before, int) and (now is None or (isinstance(now, int) and now > before))
 
 
 def _value(data: Any, name: str) -> Any:
