@@ -169,7 +169,7 @@ def test_two_that_write_one_data_set_at_once_wait_for_each_other(shards, tmp_pat
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_frames_that_are_cut_off_are_told(shards, tmp_path):
+def test_a_data_set_that_is_cut_off_is_refused(shards, tmp_path):
     shutil.copytree(shards / "images", tmp_path / "images")
     frames = tmp_path / "images" / "frames.u8"
     os.truncate(frames, frames.stat().st_size - 32 * 32 * 3)
