@@ -22,7 +22,8 @@ For RPT and robomimic,
 (robomimic: `control_freq`, RPT: `rate_hz`). If the file does not contain a rate, `path.rate_hz` is
 required.
 
-The same command resumes a stopped conversion. Episodes that cannot be converted are skipped, and
+The same command resumes a stopped conversion, and adds episodes if `episodes` is larger. Other
+settings, or another source, need another `out`. Episodes that cannot be converted are skipped, and
 `out/left_out.json` lists them with the reasons.
 
 `layout=droid` converts in the opposite direction: it exports recordings of this project with the
@@ -39,6 +40,7 @@ from tqdm import tqdm
 from toto_robot.cli import command
 from toto_robot.data.lerobot import read_json
 from toto_robot.files import write_json
+from toto_robot.runs import LEFT_OUT, claim
 
 from .demonstrations.droid import DroidView
 from .demonstrations.joint_paths import PathConfig, demonstration, rate_of
@@ -50,8 +52,6 @@ from .demonstrations.minari import MinariDemonstrations
 from .demonstrations.robomimic import RobomimicDemonstrations
 from .demonstrations.rpt import RptDemonstrations
 from .gymnasium_env import GymnasiumEnv
-
-LEFT_OUT = "left_out.json"
 
 AnyDemonstrations = RptDemonstrations | RobomimicDemonstrations | MinariDemonstrations
 
@@ -86,8 +86,8 @@ def convert(config: ConvertConfig, out: Path) -> None:
     Raises:
         FileNotFoundError: no episodes were found.
         ValueError: a file does not have the chosen format, no episode can be converted, `out`
-            contains other data, `layout` is `lerobot`, which needs no conversion, or a setting is
-            not for this layout.
+            contains other data or a conversion with other settings, `layout` is `lerobot`, which
+            needs no conversion, or a setting is not for this layout.
     """
     source = config.layout
     if config.env is not None and not isinstance(source, MinariDemonstrations):
@@ -98,6 +98,7 @@ def convert(config: ConvertConfig, out: Path) -> None:
             "python -m policies.train method=bc env=none layout=lerobot data=<folder>"
         )
     if isinstance(source, DroidView):
+        claim(out, config)
         source.export(config.episodes, out)
         return
     names = source.names()[: config.episodes]
@@ -105,6 +106,7 @@ def convert(config: ConvertConfig, out: Path) -> None:
     done = _done(out)
     if not set(done) <= set(names):
         raise ValueError(f"{out} contains other episodes, choose another out: {', '.join(done)}")
+    claim(out, config)
     reasons = source.unexpected()
     steps, num_done, rate_hz, facts = 0, len(done), None, list[dict[str, Any]]()
     for made in _append(config, source, [name for name in names if name not in done], out, reasons):

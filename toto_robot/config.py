@@ -112,8 +112,9 @@ def differences(one: object, other: object) -> list[str]:
     """Return the differences of two configs or plain data, as lines `path: value != other value`.
 
     Mappings and dataclasses are compared key by key, in alphabetical order. If only one of the two
-    has a key, the value of the other is shown as `not there`. Lists and all other values are
-    compared as a whole. A tuple is equal to a list with the same values.
+    has a key, the value of the other is shown as `not there`. Two lists of mappings of equal length
+    are compared entry by entry. Other lists and all other values are compared as a whole. A tuple
+    is equal to a list with the same values.
     """
     return _differences(to_dict(one), to_dict(other), "")
 
@@ -132,6 +133,10 @@ def _differences(one: Any, other: Any, at: str) -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         pairs = {key: (one.get(key, _NOT_THERE), other.get(key, _NOT_THERE)) for key in one | other}
         return [line for key in sorted(pairs) for line in _differences(*pairs[key], _join(at, key))]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        entries = enumerate(zip(one, other, strict=True))
+        if all(isinstance(entry, dict) for entry in (*one, *other)):
+            return [line for i, pair in entries for line in _differences(*pair, f"{at}[{i}]")]
     return [] if one == other else [f"{at}: {one!r} != {other!r}"]
 
 

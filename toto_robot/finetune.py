@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .cli import command
-from .data.mixture import SequenceMixture, TokenData
+from .data.mixture import SequenceMixture, TokenData, announce_held_out, held_out
+from .data.token_shards import digests, open_data
 from .encoders.encoder import Encoder
 from .encoders.loading import load_tokenizer, load_toto, save_encoder
 from .encoders.pca import PrincipalComponents, all_features, build_pools
@@ -166,11 +167,19 @@ def finetune(config: FinetuneConfig, out: Path) -> Path:
     model = _new_model(config, start, clips)
     with join_ranks(config.engine.device, config.engine.shard_ranks) as ranks:
         if ranks.first:
-            claim(out, config)
+            claim(out, config, _data_digest(config))
             print(f"fine-tune {config.start_from} ({_trained(model)})", flush=True)
         ranks.wait()
         run = _Run(config, start, model.transformer.config, clips, out)
         return run.train(model, ranks)
+
+
+def _data_digest(config: FinetuneConfig) -> dict[str, str]:
+    """Return the sha256 of `data` by its path, if `data` is a data set of frames or tokens."""
+    folder = config.data
+    if config.labels is not None or folder is None or not (folder / "manifest.json").is_file():
+        return {}
+    return digests([open_data(folder)])
 
 
 def _trained(model: FineTunedModel) -> str:
@@ -285,9 +294,9 @@ class _Run:
                 folder, encoder, config.stride, config.frames, self._out, config.seed
             )
         )
-        has_held_out = bool(len(data.runs(validation=True)))
-        if ranks.first and not has_held_out:
-            print("too few files to hold some out, so there will be no validation loss", flush=True)
+        if ranks.first and config.validation_rows:
+            announce_held_out([data], [config.frames])
+        has_held_out = bool(held_out([data], config.frames))
         validation = {"held_out": self._video_rows(data, True)} if has_held_out else {}
         return self._phase(self._video_rows(data, False), validation, config.validation_rows)
 

@@ -13,34 +13,66 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
+HOLD = ".run.lock"  # of `hold`: a command may hold a folder and also write a data set into it
+
+_IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 # The functions that unlock the folders of this process, by device and inode.
 _claimed: dict[tuple[int, int], Callable[[], object]] = {}
 
 
-def lock(folder: Path) -> IO[str]:
+def lock(folder: Path, *, wait: bool = False, name: str = LOCK) -> IO[str]:
     """Create a lock file in a folder, lock it and return it; closing the file unlocks the folder.
 
     The system also unlocks the folder when the process ends. A lock file that remains after that
-    does not lock the folder.
+    does not lock the folder. On a file system without locks, the folder is not locked, and a note
+    is printed.
+
+    Args:
+        folder: the folder.
+        wait: If True, wait until another process has unlocked the folder.
+        name: name of the lock file.
 
     Raises:
-        ValueError: another process holds the lock; the message names the process.
+        ValueError: another process holds the lock and `wait` is False; the message names the
+            process.
     """
-    file = (folder / LOCK).open("a+")
+    file = (folder / name).open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip()
+        _lock(file, folder, wait)
+    except BaseException:
         file.close()
-        raise _in_use(folder, holder) from error
+        raise
     file.truncate(0)
     since = datetime.now().astimezone().isoformat(timespec="seconds")
     words = " ".join(sys.argv)[:200]
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}: {words}\n")
     file.flush()
     return file
+
+
+def _lock(file: IO[str], folder: Path, wait: bool) -> None:
+    """Lock the lock file of a folder, as `lock` describes."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            print(
+                f"{folder}: this file system cannot lock files ({error.strerror}); make sure that "
+                "only one process writes to the folder",
+                file=sys.stderr,
+                flush=True,
+            )
+            return
+        if error.errno not in _IN_USE:
+            raise
+        file.seek(0)
+        holder = file.read().strip()
+        if not wait:
+            raise _in_use(folder, holder) from error
+        print(f"{folder}: waiting until {holder or 'another process'} has written it", flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def hold(out: Path) -> None:
@@ -62,9 +94,9 @@ def hold(out: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        if error.errno in _IN_USE:
             raise _in_use(out, ", ".join(_holders(out))) from error
-        _claimed[key] = lock(out).close  # network file systems lock only files
+        _claimed[key] = lock(out, name=HOLD).close  # network file systems lock only files
     else:
         _claimed[key] = lambda: os.close(descriptor)
 

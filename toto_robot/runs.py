@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .config import differences, from_dict, to_dict
@@ -12,24 +13,31 @@ from .locks import hold
 
 WEIGHTS = Path(__file__).parent / "weights"
 RECORD = "weights.json"  # hashes of the weights of encoders that the config names
+INPUTS = "inputs.json"  # hashes of files and folders that the config names
+LEFT_OUT = "left_out.json"  # inputs that cannot be used, with the reasons
 # What a folder may contain without results of a run. `drawn`, `frames` and `tokens` are folders of
 # prepared data, which are compared with the config where they are used again.
-NO_RESULTS = ("config.json", RECORD, "drawn", "frames", "hydra", "tensorboard", "tokens")
-# Last names of settings that change how a run computes or saves, but not its results. `pca_frames`
-# is read only at the end of a training, which writes the result anew.
+NO_RESULTS = (
+    "config.json", RECORD, INPUTS, LEFT_OUT, "drawn", "frames", "hydra", "tensorboard", "tokens",
+)  # fmt: skip
+# Last names of settings that change how a run computes or saves, but not its results beyond
+# rounding. `pca_frames` is read only at the end of a training, which writes the result anew.
 WITHOUT_EFFECT = frozenset(
     {
         "device", "num_workers", "read_threads", "memory_limit_gib", "batch_size", "keep_every",
-        "keep_most", "keep_in_background", "video_episodes", "pca_frames",
+        "keep_most", "keep_in_background", "video_episodes", "pca_frames", "shard_ranks", "part",
+        "recompute", "compile",
     }
 )  # fmt: skip
-# Settings that may grow: existing results stay valid, and more are added.
+# Settings that may grow: existing results stay valid, and more are added. None means all.
 MAY_GROW = frozenset(
-    {"dagger.rounds", "evaluation_episodes", "num_videos", "repeats", "training_seeds"}
+    {"dagger.rounds", "episodes", "evaluation_episodes", "num_videos", "repeats", "training_seeds"}
 )
 
 
-def claim(out: Path, config: object) -> tuple[str, ...]:
+def claim(
+    out: Path, config: object, inputs: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, ...]:
     """Lock the folder of a run, and check that its results belong to the same config.
 
     If ``out`` contains no results, the config is written to ``config.json`` in it. If ``out``
@@ -40,16 +48,23 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
 
     A config names the encoders of this package, such as ``toto-nano``, without their weights, which
     may differ in another version. So the hashes of their weights are saved in ``weights.json``, and
-    are compared too.
+    are compared too. The hashes of other inputs are saved in ``inputs.json``.
 
     Other processes cannot use ``out`` until this process ends.
+
+    Args:
+        out: folder of the run.
+        config: config of the run.
+        inputs: hash of each file or folder that the config names and whose content determines the
+            results, by path. They are compared if the run in ``out`` has recorded them.
 
     Returns:
         The names of the settings that changed, such as ``dagger.rounds``.
 
     Raises:
         ValueError: another process uses ``out`` (the message names the process), or ``out`` holds a
-            run with another config or other weights (the message lists the differences).
+            run with another config, other weights or other inputs (the message lists the
+            differences).
     """
     hold(out)
     path = out / "config.json"
@@ -57,9 +72,12 @@ def claim(out: Path, config: object) -> tuple[str, ...]:
     if not path.exists() or not _has_results(out):
         write_json(path, asked)
         _write_weights(out, asked)
+        (out / INPUTS).unlink(missing_ok=True)
+        _require_same_inputs(out, inputs)
         return ()
     require_same_weights(out)
     differing = require_same(read_record(path, out), config, out)
+    _require_same_inputs(out, inputs)
     if differing:
         write_json(path, asked)
     return differing
@@ -112,6 +130,25 @@ def _write_weights(out: Path, asked: Any) -> None:
         write_json(out / RECORD, used)
     else:
         (out / RECORD).unlink(missing_ok=True)
+
+
+def _require_same_inputs(out: Path, inputs: Mapping[str, str]) -> None:
+    """Save the hashes of a run's inputs, or compare them with the saved hashes.
+
+    A run before version 0.2 has not saved them. Then the present hashes are saved.
+
+    Raises:
+        ValueError: the content of an input has changed; the message names its path.
+    """
+    path = out / INPUTS
+    before = read_record(path, out) if path.is_file() else {}
+    if changed := [name for name, now in inputs.items() if before.get(name, now) != now]:
+        raise ValueError(
+            f"the content of {', '.join(changed)} has changed since the run in {out} began; choose "
+            "another out=, or delete it"
+        )
+    if inputs and before != (after := before | dict(inputs)):
+        write_json(path, after)
 
 
 def require_same_weights(out: Path) -> None:
@@ -194,12 +231,14 @@ def _has_results(out: Path) -> bool:
 
 def _is_free(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     """Return whether the new value of a setting is allowed for a run that has results."""
-    if name.rpartition(".")[2] in WITHOUT_EFFECT:
-        return True
+    last = name.rpartition(".")[2]
+    if last in WITHOUT_EFFECT:
+        # a batch norm averages over the rows of a part
+        return last != "part" or "batch_norm_linear" not in _texts(asked)
     if name not in MAY_GROW:
         return False
     before, now = _value(there, name), _value(asked, name)
-    return isinstance(before, int) and isinstance(now, int) and now > before
+    return isinstance(before, int) and (now is None or (isinstance(now, int) and now > before))
 
 
 def _value(data: Any, name: str) -> Any:

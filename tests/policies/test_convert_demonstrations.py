@@ -1,5 +1,6 @@
 """Others' files become a data set that is learned from; what is wrong with one is said."""
 
+import errno
 import json
 import re
 from dataclasses import replace
@@ -22,7 +23,7 @@ from real_robot.limits import FR3
 from real_robot.translator import Translator
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_train import config, metrics
-from toto_robot import load_encoder
+from toto_robot import load_encoder, locks
 
 PATH = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.1, image_size=32)
 STEPS = 13
@@ -113,6 +114,45 @@ def test_it_goes_on_where_it_ended(tmp_path):
     (tmp_path / "raw" / "000.npz").unlink()
     with pytest.raises(ValueError, match="contains other episodes"):
         convert(rpt(tmp_path / "raw"), tmp_path / "out")
+
+
+def test_another_source_or_other_settings_are_not_mixed_in(tmp_path):
+    setting = robomimic_config(robomimic(tmp_path / "a.hdf5"))
+    convert(replace(setting, episodes=1), tmp_path / "out")
+    other = robomimic_config(robomimic(tmp_path / "b.hdf5", 3))
+    for changed, difference in (
+        (other, r"layout\.path: '.*a\.hdf5' != '.*b\.hdf5'"),
+        (replace(setting, path=replace(setting.path, every=4)), r"path\.every: 2 != 4"),
+        (replace(setting, path=replace(setting.path, joint_step_rad=0.2)), "step_rad: 0.1 != 0.2"),
+        (replace(setting, layout=replace(setting.layout, task="other")), "task: None != 'other'"),
+    ):
+        with pytest.raises(ValueError, match=rf"(?s)holds a run with another config.*{difference}"):
+            convert(changed, tmp_path / "out")
+    assert sources(tmp_path / "out") == ["demo_9"]
+    convert(setting, tmp_path / "out")
+    assert sources(tmp_path / "out") == ["demo_9", "demo_10"]
+
+
+def test_settings_of_which_no_episode_came_are_changed(tmp_path):
+    setting = rpt(tmp_path / "raw", rpt_arrays(0, joint_pos=None))
+    np.savez(tmp_path / "raw" / "001.npz", **rpt_arrays(1, rgb_left=None))
+    wrong = replace(setting, layout=replace(setting.layout, cameras=("left",)))
+    with pytest.raises(ValueError, match=r"000\.npz"):
+        convert(wrong, tmp_path / "out")
+    convert(setting, tmp_path / "out")
+    assert sources(tmp_path / "out") == ["001.npz"]
+
+
+def test_a_file_system_that_locks_no_folders_is_converted_to(tmp_path, monkeypatch):
+    def flock(where, operation):
+        if isinstance(where, int):
+            raise OSError(errno.EBADF, "as on NFS")
+        return real(where, operation)
+
+    real = locks.fcntl.flock
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    convert(rpt(tmp_path / "raw", rpt_arrays(0)), tmp_path / "out")
+    assert sources(tmp_path / "out") == ["000.npz"]
 
 
 @pytest.mark.parametrize(

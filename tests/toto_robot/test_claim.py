@@ -142,3 +142,23 @@ def test_a_long_text_in_a_config_is_no_name_of_an_encoder(tmp_path):
 
 def test_configs_without_shipped_encoders_leave_no_record_of_weights(out):
     assert not (out / "weights.json").exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    part: int
+    head: str
+    compile: bool = False
+
+
+def test_the_part_of_a_batch_norm_blocks(tmp_path):
+    for head in ("linear", "batch_norm_linear"):
+        out, asked = tmp_path / head, Trained(part=8, head=head)
+        claim(out, asked)
+        (out / "result").write_text("something came of it")
+        assert claim(out, replace(asked, compile=True)) == ("compile",)
+        if head == "linear":
+            assert claim(out, replace(asked, part=4)) == ("compile", "part")
+        else:
+            with pytest.raises(ValueError, match="part: 8 != 4"):
+                claim(out, replace(asked, part=4))

@@ -226,6 +226,39 @@ def test_long_episodes_without_actions_are_read_in_batches(tiny, tmp_path, monke
     assert np.array_equal(found, np.concatenate([expected, expected[:9]]))
 
 
+def test_a_run_is_only_resumed_with_the_same_data_set(tiny, tmp_path):
+    source = f"sources=[{{name: set, kind: video, path: {CLIPS}, crops: 1, stride: 4}}]"
+    assert run("toto_robot.data.decode", [source, "size=32", "seed=0", f"out={tmp_path}"]).code == 0
+    more = "steps=1 frames=3 batch=1 part=1"
+    finetune(tiny, tmp_path / "set", tmp_path / "out", more)
+    manifest = tmp_path / "set" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+    line = f"start_from={tiny} data={tmp_path}/set out={tmp_path}/out {QUICK} {more}"
+    assert f"the content of {tmp_path}/set has changed since" in run(MODULE, line).err
+
+
+def test_a_held_out_video_that_is_too_short_leaves_out_the_validation(tiny, tmp_path):
+    for i in range(21):
+        write_clip(tmp_path / f"videos/{i:02}.mp4", COLOURS["red"], i, frames=2 if i == 20 else 4)
+    more = "steps=1 frames=3 stride=1 batch=1 part=1"
+    done = finetune(tiny, tmp_path / "videos", tmp_path / "out", more)
+    assert "finetune: no held-out file has 3 frames or more, so it has no valid" in done.out
+
+
+def test_files_that_are_not_used_are_named(tiny, tmp_path):
+    shutil.copytree(CLIPS, tmp_path / "data")
+    (tmp_path / "data" / "bad.mp4").write_bytes(b"no video")
+    more = "steps=1 frames=3 batch=1 part=1"
+    assert (
+        "skipped bad.mp4: not readable"
+        in finetune(tiny, tmp_path / "data", tmp_path / "out", more).out
+    )
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"data/{i}.png"), np.zeros((40, 40, 3), np.uint8))
+    done = run(MODULE, f"start_from={tiny} data={tmp_path}/data out={tmp_path}/other {more}")
+    assert f"{tmp_path}/data holds 2 images and 2 videos: give a folder of one kind" in done.err
+
+
 def test_a_lerobot_data_set_with_constant_actions_is_read(tiny, tmp_path):
     pytest.importorskip("pyarrow")
     from tests.toto_robot.data.fake_lerobot import write_set

@@ -148,3 +148,26 @@ def test_a_file_system_that_locks_no_folders_has_a_file(tmp_path, monkeypatch) -
     monkeypatch.setattr(locks, "_claimed", {})  # as another process, which has none
     with pytest.raises(ValueError, match=f"process {os.getpid()} on "):
         claim(tmp_path / "run", Config())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_with_a_note(tmp_path, monkeypatch, capsys, number):
+    def flock(where, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    claim(tmp_path / "run", Config())
+    lock(tmp_path).close()
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2
+    expected = f"cannot lock files ({os.strerror(number)}); make sure that only one process writes"
+    assert all(expected in note for note in notes)
+
+
+def test_an_error_of_the_disk_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def flock(where, operation):
+        raise OSError(errno.EIO, "as of a broken disk")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with pytest.raises(OSError, match="as of a broken disk"):
+        lock(tmp_path)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..cli import command
+from ..data.mixture import distinct_names
 from ..data.shards import Shard, split
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder, load_tokenizer, shipped_encoders
@@ -127,13 +128,14 @@ def reconstruction(config: ReconstructionConfig, out: Path) -> None:
         mixture = np.zeros(tokenizer.vocab_size)
         found: dict[str, Any] = {}
         drawn: list[NDArray[np.uint8]] = []
-        for item, shard, (frames, files) in zip(config.data, sets, chosen, strict=True):
+        parts = zip(config.data, sets, chosen, distinct_names(sets), strict=True)
+        for item, shard, (frames, files), title in parts:
             measured, counts, decoded = _measure(tokenizer, shard, frames, files, config)
             if encoder is not None and shard.kind == "video" and config.sequences:
                 measured |= _next_token(encoder, shard, item.part, config)
             mixture += item.weight * counts / counts.sum()
-            found[shard.name] = measured
-            rows.append({"checkpoint": name, "data": shard.name} | measured)
+            found[title] = measured
+            rows.append({"checkpoint": name, "data": title} | measured)
             drawn.append(decoded)
         results[name] = {
             "mixture_perplexity": _perplexity(mixture) if mixture.any() else None,

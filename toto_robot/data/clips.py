@@ -162,7 +162,7 @@ class ClipReader:
             if np.mean(np.abs(gaps - usual) > 0.5 * usual) > 0.1:
                 return (
                     f"variable rate, {1000 * low:.0f} to {1000 * high:.0f} ms a frame: "
-                    "sample it by seconds"
+                    "sample it by seconds (python -m toto_robot.data.tokenise clips=seconds)"
                 )
         return ""
 

@@ -36,19 +36,9 @@ def decode(config: DecodeConfig, out: Path) -> None:
     for source in config.sources:
         folder = out / source.name
         is_kept = (folder / "manifest.json").is_file()
-        shard = decode_source(source, folder, config.size, config.seed)
+        decode_source(source, folder, config.size, config.seed)
         if is_kept:
             print(f"{folder}: already exists, kept")
-            continue
-        skipped = shard.manifest["skipped"]
-        print(
-            f"{folder}: {shard.manifest['frames']} frames in {len(shard.manifest['clips'])} clips, "
-            f"{len(skipped)} files skipped"
-        )
-        for item in skipped:
-            print(f"  skipped {item['file']}: {item['reason']}")
-        for item in shard.manifest["in_part"]:
-            print(f"  partly used {item['file']}: {item['reason']}")
 
 
 main = command("decode", DecodeConfig)(decode)

@@ -8,8 +8,9 @@ occurs once per epoch, in a new random order. In each block of 1000 rows, the nu
 data set is exactly proportional to its weight (see `shuffle`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,12 +25,16 @@ __all__ = [
     "FrameSequenceMixture",
     "SequenceMixture",
     "TokenData",
+    "announce_held_out",
+    "distinct_names",
+    "held_out",
     "require_clips",
     "split",
 ]
 
 
 TokenData = Shard | TokenShards
+Data = TypeVar("Data", bound=TokenData)
 
 
 class SequenceMixture:
@@ -275,21 +280,58 @@ def require_clips(
     Raises:
         ValueError: a data set of videos has no clip of ``frames`` frames or more.
     """
-    windows = []
-    for shard in shards:
-        together = shard.kind == "video"
-        span, draws = (frames, 1) if together else (1, frames)
-        mine = _Windows(shard.runs(validation), span, draws)
+    windows = [_windows(shard, frames, validation) for shard in shards]
+    for shard, mine in zip(shards, windows, strict=True):
         if not len(mine):
+            span = frames if shard.kind == "video" else 1
             raise ValueError(f"{shard.folder} ({shard.name}) has no clip of {span} frames or more")
-        windows.append(mine)
     return windows
+
+
+def _windows(shard: TokenData, frames: int, validation: bool) -> "_Windows":
+    span, draws = (frames, 1) if shard.kind == "video" else (1, frames)
+    return _Windows(shard.runs(validation), span, draws)
+
+
+def held_out(shards: Sequence[Data], frames: int) -> dict[str, Data]:
+    """Return the data sets that have held-out sequences of ``frames`` frames.
+
+    The keys are their `distinct_names`.
+    """
+    return {
+        name: shard
+        for name, shard in zip(distinct_names(shards), shards, strict=True)
+        if len(_windows(shard, frames, validation=True))
+    }
+
+
+def announce_held_out(shards: Sequence[TokenData], lengths: Iterable[int]) -> None:
+    """Print a line for each data set without held-out sequences of one of these lengths, frames."""
+    for name, shard in zip(distinct_names(shards), shards, strict=True):
+        missing = [n for n in lengths if not len(_windows(shard, n, validation=True))]
+        if missing and not len(shard.runs(validation=True)):
+            print(f"{name}: too few files to hold some out, so it has no validation loss")
+        elif missing:
+            print(
+                f"{name}: no held-out file has {min(missing)} frames or more, so it has no "
+                "validation loss with sequences of this length"
+            )
+
+
+def distinct_names(shards: Sequence[TokenData]) -> list[str]:
+    """Return the name of each data set, or its folder if several data sets have this name."""
+    names = [shard.name for shard in shards]
+    return [
+        name if names.count(name) == 1 else str(shard.folder)
+        for name, shard in zip(names, shards, strict=True)
+    ]
 
 
 def _same_size(shards: Sequence[Shard]) -> list[np.ndarray]:
     """Return the frames of each data set. Raise ValueError if their sizes differ."""
     frames = [shard.frames() for shard in shards]
-    sizes = {shard.name: array.shape[1] for shard, array in zip(shards, frames, strict=True)}
+    names = distinct_names(shards)
+    sizes = {name: array.shape[1] for name, array in zip(names, frames, strict=True)}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"all data sets of a mixture must have frames of the same size, got {sizes}"

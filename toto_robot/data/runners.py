@@ -158,6 +158,8 @@ class RayCluster:
         Raises:
             ImportError: Ray is not installed.
         """
+        if not slices:
+            return  # Ray does not accept an empty list
         # no usage statistics are sent, unless the user has set this variable
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:

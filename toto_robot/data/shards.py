@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ..checkpoint import weights_hash
 from ..config import differences
 from ..files import write_json, written_aside
+from ..locks import lock
 from ..tokenizers import AnyTokenizer
 from .clips import read_video
 from .images import IMAGE_RESIZER, IMAGE_SUFFIXES, read_crops
@@ -39,6 +40,7 @@ __all__ = [
     "Source",
     "decode_source",
     "encode_runs",
+    "read_manifest",
     "require_same_data",
     "split",
     "tokenize_shard",
@@ -71,6 +73,21 @@ class Source:
     stride: int
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a data set.
+
+    Raises:
+        ValueError: ``folder`` has no data set.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no data set (no manifest.json); "
+            "python -m toto_robot.data.decode makes one"
+        )
+    return json.loads(path.read_text())
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """An opened data set of frames, with or without tokens. Its arrays are memory-mapped."""
@@ -83,15 +100,25 @@ class Shard:
         """Open a data set.
 
         Raises:
-            ValueError: ``folder`` has no data set.
+            ValueError: ``folder`` has no data set, only tokens without frames, or fewer frames than
+                the manifest lists.
         """
-        path = folder / "manifest.json"
-        if not path.is_file():
+        manifest = read_manifest(folder)
+        if "clips" not in manifest:
             raise ValueError(
-                f"{folder} holds no data set (no manifest.json); "
-                "python -m toto_robot.data.decode makes one"
+                f"{folder} holds tokens without frames; this command needs frames, which "
+                "python -m toto_robot.data.decode writes"
             )
-        return Shard(folder, json.loads(path.read_text()))
+        path = folder / "frames.u8"
+        frames = max((clip["start"] + clip["length"] for clip in manifest["clips"]), default=0)
+        expected = frames * manifest["size"] ** 2 * 3
+        found = path.stat().st_size if path.is_file() else 0
+        if found < expected:
+            raise ValueError(
+                f"{path} has {found} bytes, but {frames} frames need {expected}; delete {folder} "
+                "and write it again"
+            )
+        return Shard(folder, manifest)
 
     @property
     def name(self) -> str:
@@ -125,7 +152,8 @@ class Shard:
             raise ValueError(
                 f"{self.folder} {state}, needed {_describe(expected)}; run tokenize_shard"
             )
-        return np.memmap(self.folder / "tokens.u16", np.uint16, "r").reshape(len(self.frames()), -1)
+        tokens = np.memmap(self.folder / "tokens.u16", np.uint16, "r")
+        return tokens.reshape(len(self.frames()), tokenizer.tokens_per_frame)
 
     def runs(self, validation: bool) -> np.ndarray:
         """Return the clips of the training files, or with ``validation`` of the held-out files.
@@ -179,8 +207,9 @@ def encode_runs(clips: Sequence[tuple[int, int]]) -> np.ndarray:
 def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     """Decode the files of a source, and write them as a data set.
 
-    Unusable files are skipped. The manifest lists skipped and partly used files with the reason. A
-    data set that exists is kept if it was made of the same source with the same settings.
+    Unusable files are skipped. Skipped and partly used files are printed with the reason, and the
+    manifest lists them. A data set that exists is kept if it was made of the same source with the
+    same settings. If another process writes into the folder, its end is awaited first.
 
     Raises:
         ValueError: no file of ``source`` could be read, or ``folder`` holds another data set.
@@ -194,12 +223,34 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     }
     # not in the manifest, whose hash is in checkpoints: the same files may be in another folder
     origin = {"path": str(source.path), "crops": source.crops}
-    if (folder / "manifest.json").is_file():
-        kept = Shard.open(folder)
-        require_same_data(folder, kept.manifest, made_of)
-        if (folder / _ORIGIN).is_file():  # versions before 0.2 did not write it
-            require_same_data(folder, json.loads((folder / _ORIGIN).read_text()), origin)
-        return kept
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "manifest.json").is_file():
+        with lock(folder, wait=True):
+            if not (folder / "manifest.json").is_file():  # another process may have written it
+                _decode(source, folder, made_of, origin)
+                return Shard.open(folder)
+    kept = Shard.open(folder)
+    require_same_data(folder, kept.manifest, made_of)
+    if (folder / _ORIGIN).is_file():  # versions before 0.2 did not write it
+        require_same_data(folder, json.loads((folder / _ORIGIN).read_text()), origin)
+    return kept
+
+
+def _decode(
+    source: Source, folder: Path, made_of: Mapping[str, Any], origin: Mapping[str, Any]
+) -> None:
+    """Decode the files of a source, write the files of the data set, and print unused files.
+
+    Args:
+        source: the files.
+        folder: folder of the data set.
+        made_of: settings that are written to the manifest.
+        origin: content of `source.json`.
+
+    Raises:
+        ValueError: no file of ``source`` could be read.
+    """
+    size, seed = made_of["size"], made_of["seed"]
     suffixes = VIDEO_SUFFIXES if source.kind == "video" else IMAGE_SUFFIXES
     paths = walk(source.path, suffixes)
     clips: list[dict[str, Any]] = []
@@ -226,7 +277,8 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
                 f"{source.name}: no readable {source.kind} ({', '.join(suffixes)}) below "
                 f"{source.path}{reasons}"
             )
-    manifest = made_of | {
+    manifest = {
+        **made_of,
         "resizer": RESIZER if source.kind == "video" else IMAGE_RESIZER,
         "frames": clips[-1]["start"] + clips[-1]["length"],
         "clips": clips,
@@ -235,7 +287,13 @@ def decode_source(source: Source, folder: Path, size: int, seed: int) -> Shard:
     }
     write_json(folder / _ORIGIN, origin)
     write_json(folder / "manifest.json", manifest)  # last: a data set with it is complete
-    return Shard.open(folder)
+    print(
+        f"{folder}: {manifest['frames']} frames in {len(clips)} clips, {len(skipped)} files skipped"
+    )
+    for item in skipped:
+        print(f"  skipped {item['file']}: {item['reason']}")
+    for item in in_part:
+        print(f"  partly used {item['file']}: {item['reason']}")
 
 
 def require_same_data(folder: Path, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -276,22 +334,30 @@ def _crops_of(
 def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
     """Tokenise every frame, and write the tokens into the folder of the data set.
 
-    If the folder has tokens of this tokenizer, nothing is done.
+    If the folder has tokens of this tokenizer, nothing is done. If another process writes into the
+    folder, its end is awaited first.
     """
     made_by = _note_of(tokenizer)
-    note = shard.folder / "tokens.json"
-    if note.is_file() and json.loads(note.read_text()) == made_by:
+    if _is_tokenised(shard, made_by):
         return
-    frames = shard.frames()
-    tokens = shard.folder / "tokens.u16"
-    with written_aside(tokens) as aside, aside.open("wb") as file, torch.inference_mode():
-        for start in tqdm(
-            range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"
-        ):
-            ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
-            ids.numpy().astype(np.uint16).tofile(file)
-        note.unlink(missing_ok=True)  # the old `tokens.json` must not stay beside the new tokens
-    write_json(note, made_by)
+    note, tokens = shard.folder / "tokens.json", shard.folder / "tokens.u16"
+    with lock(shard.folder, wait=True):
+        if _is_tokenised(shard, made_by):  # by another process
+            return
+        frames = shard.frames()
+        with written_aside(tokens) as aside, aside.open("wb") as file, torch.inference_mode():
+            for start in tqdm(
+                range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"
+            ):
+                ids = tokenizer.encode(torch.from_numpy(frames[start : start + batch].copy()))
+                ids.numpy().astype(np.uint16).tofile(file)
+            note.unlink(missing_ok=True)  # the old `tokens.json` must not stay beside new tokens
+        write_json(note, made_by)
+
+
+def _is_tokenised(shard: Shard, made_by: Mapping[str, Any]) -> bool:
+    note = shard.folder / "tokens.json"
+    return note.is_file() and json.loads(note.read_text()) == made_by
 
 
 def _note_of(tokenizer: AnyTokenizer) -> dict[str, Any]:

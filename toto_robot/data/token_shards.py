@@ -29,9 +29,9 @@ import torch
 from ..checkpoint import weights_hash
 from ..files import write_json
 from ..tokenizers import AnyTokenizer
-from .shards import Shard, encode_runs
+from .shards import Shard, encode_runs, read_manifest
 
-__all__ = ["FORMAT", "ShardWriter", "ShardedTokens", "TokenShards", "open_data"]
+__all__ = ["FORMAT", "ShardWriter", "ShardedTokens", "TokenShards", "digests", "open_data"]
 
 FORMAT = "tokens 1"
 
@@ -40,10 +40,25 @@ def open_data(folder: Path) -> "Shard | TokenShards":
     """Open the data set of a folder, which has frames, frames and tokens, or only tokens.
 
     Raises:
-        ValueError: the folder has no data set, or its shards of tokens are incomplete.
+        ValueError: the folder has no data set, or its frames or its shards of tokens are
+            incomplete.
     """
-    shard = Shard.open(folder)
-    return TokenShards.open(folder) if shard.manifest.get("format") == FORMAT else shard
+    is_tokens = read_manifest(folder).get("format") == FORMAT
+    return TokenShards.open(folder) if is_tokens else Shard.open(folder)
+
+
+def digests(sets: "Sequence[Shard | TokenShards]") -> dict[str, str]:
+    """Return a dictionary from the folder of each data set to a sha256 of its content.
+
+    It is computed from the manifest and from the hashes of shards of tokens, not from all frames.
+    """
+    found = {}
+    for data in sets:
+        digest = hashlib.sha256((data.folder / "manifest.json").read_bytes())
+        for side in data.sides if isinstance(data, TokenShards) else ():
+            digest.update(side["sha256"].encode())
+        found[str(data.folder)] = digest.hexdigest()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint import weights_hash
+from ..data.images import IMAGE_SUFFIXES
 from ..data.mixture import TokenData, require_clips
 from ..data.shards import (
     HOLD_OUT,
@@ -56,18 +57,24 @@ def tokenise_data(
 
     Raises:
         ValueError: nothing in the folder can be read, no video is as long as a sequence, the
-            tokens are of another tokenizer, or ``out`` has data of another folder.
+            tokens are of another tokenizer, the folder has both videos and images, or ``out`` has
+            data of another folder.
     """
     if not folder.is_dir():
         raise ValueError(f"data: {folder} is not a folder")
     if (folder / "manifest.json").is_file():
         data = open_data(folder)
-    elif is_lerobot(folder) or _has_files(folder, EPISODE_SUFFIXES):
+    elif is_lerobot(folder) or _has_episodes(folder):
         return _tokenise_episodes(folder, encoder, stride, out / "tokens")
     else:
-        kind = "video" if _has_files(folder, VIDEO_SUFFIXES) else "image"
+        videos, images = walk(folder, VIDEO_SUFFIXES), walk(folder, IMAGE_SUFFIXES)
+        if videos and images:
+            raise ValueError(
+                f"data: {folder} holds {len(images)} images and {len(videos)} videos: give a "
+                "folder of one kind"
+            )
+        kind = "video" if videos else "image"
         source = Source(name=NAME, kind=kind, path=folder, crops=1, stride=stride)
-        (out / "frames").mkdir(parents=True, exist_ok=True)
         data = decode_source(source, out / "frames", encoder.image_size, seed)
     if isinstance(data, Shard):
         require_clips([data], frames, validation=False)  # before the tokens, which take long
@@ -75,10 +82,9 @@ def tokenise_data(
     return data
 
 
-def _has_files(folder: Path, suffixes: tuple[str, ...]) -> bool:
-    places = [folder / "episodes", folder] if suffixes == EPISODE_SUFFIXES else [folder]
-    deep = suffixes != EPISODE_SUFFIXES
-    return any(walk(place, suffixes, deep=deep) for place in places if place.is_dir())
+def _has_episodes(folder: Path) -> bool:
+    places = (folder / "episodes", folder)
+    return any(walk(one, EPISODE_SUFFIXES, deep=False) for one in places if one.is_dir())
 
 
 def _tokenise_episodes(folder: Path, encoder: Encoder, stride: int, out: Path) -> TokenShards:

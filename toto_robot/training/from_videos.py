@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..cli import command
 from ..data.decode import DecodeConfig, decode
-from ..data.shards import Shard, Source
+from ..data.shards import Source
 from ..encoders.loading import load_tokenizer
 from ..models import ModelConfig
 from .components import PCA_FRAMES
@@ -77,17 +77,15 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
         crops=config.crops,
         stride=config.stride,
     )
-    decode(DecodeConfig(sources=(source,), size=size, seed=config.seed), out / "frames")
-    folder = out / "frames" / source.name
-    if not len(Shard.open(folder).runs(validation=True)):
-        print("too few files to hold some out, so there will be no validation loss")
+
+    decoding = DecodeConfig(sources=(source,), size=size, seed=config.seed)
     return pretrain(
         PretrainConfig(
             model=config.model,
             tokenizer_from=config.tokenizer_from,
             image_size=None,
             start_from=None,
-            data=(DataConfig(path=folder, weight=1.0),),
+            data=(DataConfig(path=out / "frames" / source.name, weight=1.0),),
             optimizer=config.optimizer,
             stages=config.stages,
             engine=config.engine,
@@ -98,6 +96,7 @@ def from_videos(config: FromVideosConfig, out: Path) -> Path:
             pca_frames=PCA_FRAMES,
         ),
         out,
+        prepare=lambda: decode(decoding, out / "frames"),
     )
 
 

@@ -72,7 +72,7 @@ class Guard:
             raise FloatingPointError(
                 f"{fault}; {self._in_a_row} bad steps in a row, so training stops. No bad update "
                 "was applied: the last checkpoint is good. A lower optimizer.lr or a longer "
-                "warm-up helps against spikes"
+                "warm-up helps against spikes; a run with other settings needs a new out="
             )
         return fault
 

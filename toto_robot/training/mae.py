@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..cli import command
-from ..data.mixture import FrameMixture, split
+from ..data.mixture import FrameMixture, announce_held_out, held_out
 from ..data.shards import Shard
+from ..data.token_shards import digests
 from ..encoders.frozen import save_frozen
 from ..encoders.vit import VitEncoder, VitEncoderConfig
 from ..models.mae import MaeConfig, MaskedAutoencoder, mae_flops
@@ -84,9 +85,11 @@ def train_mae(config: MaeTrainingConfig, out: Path) -> Path:
 def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
     if ranks.first:
-        claim(out, config)
+        claim(out, config, digests(shards))
+        if config.validation_frames:
+            announce_held_out(shards, [1])
     ranks.wait()
-    held_out = [shard for shard in shards if split(shard, validation=True)]
+    validated = held_out(shards, 1)
     torch.manual_seed(config.seed)
     phase = Phase(
         steps=config.steps,
@@ -96,7 +99,8 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
         tokens_per_row=config.model.encoder.side**2,
         flops_per_row=mae_flops(config.model),
         validation={
-            shard.name: _rows(config, [shard], [1.0], validation=True) for shard in held_out
+            name: _rows(config, [shard], [1.0], validation=True)
+            for name, shard in validated.items()
         },
         validation_rows=config.validation_frames,
     )
@@ -116,8 +120,8 @@ def _train(config: MaeTrainingConfig, out: Path, ranks: Ranks) -> Path:
     model = config.model.build()
     if not result.load(model, ranks):
         return folder
-    if held_out:
-        rows = _rows(config, held_out, [1.0] * len(held_out), validation=True)
+    if validated:
+        rows = _rows(config, [*validated.values()], [1.0] * len(validated), validation=True)
         frames, orders = rows(0, SHOWN)
         _draw(model.eval(), frames, orders, out / "reconstructions.png")
         print(f"image   {out / 'reconstructions.png'}")

@@ -7,9 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checkpoint import weights_hash
 from ..cli import command
-from ..data.mixture import FrameSequenceMixture, SequenceMixture, require_clips, split
+from ..data.mixture import (
+    FrameSequenceMixture,
+    SequenceMixture,
+    announce_held_out,
+    held_out,
+    require_clips,
+)
 from ..data.shards import Shard, tokenize_shard
+from ..data.token_shards import digests
 from ..encoders.frozen import save_frozen
 from ..encoders.loading import load_tokenizer
 from ..encoders.patches import PatchEncoder, PatchEncoderConfig
@@ -111,15 +119,17 @@ def _train(
     config: PatchTrainingConfig, out: Path, tokenizer: AnyTokenizer | None, ranks: Ranks
 ) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
-    held_out = [shard for shard in shards if split(shard, validation=True)]
     require_clips(shards, config.frames, validation=False)
-    require_clips(held_out, config.frames, validation=True)
     if ranks.first:
-        claim(out, config)
+        targets = {} if tokenizer is None else {str(config.targets_from): weights_hash(tokenizer)}
+        claim(out, config, digests(shards) | targets)
+        if config.validation_sequences:
+            announce_held_out(shards, [config.frames])
         if tokenizer is not None:
             for shard in shards:
                 tokenize_shard(shard, tokenizer, batch=32)
     ranks.wait()
+    validated = held_out(shards, config.frames)
     torch.manual_seed(config.seed)
     patches = config.frames * config.model.tokens_per_frame
     weights = [data.weight for data in config.data]
@@ -131,8 +141,8 @@ def _train(
         tokens_per_row=patches,
         flops_per_row=patch_flops(config.model, config.frames) * patches,
         validation={
-            shard.name: _rows(config, [shard], [1.0], tokenizer, validation=True)
-            for shard in held_out
+            name: _rows(config, [shard], [1.0], tokenizer, validation=True)
+            for name, shard in validated.items()
         },
         validation_rows=config.validation_sequences,
     )

@@ -15,12 +15,21 @@ import torch
 from ..checkpoint import weights_hash
 from ..cli import command
 from ..config import differences, to_dict
-from ..data.mixture import SequenceMixture, TokenData, require_clips, split
+from ..data.mixture import (
+    SequenceMixture,
+    TokenData,
+    announce_held_out,
+    distinct_names,
+    held_out,
+    require_clips,
+    split,
+)
 from ..data.shards import Shard, tokenize_shard
-from ..data.token_shards import open_data
+from ..data.token_shards import digests, open_data
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_tokenizer, load_toto, save_encoder
 from ..encoders.pooling import default_pool
+from ..locks import hold
 from ..models import CausalModel, ModelConfig, model_flops
 from ..models.digits import fold_digits, use_digits
 from ..runs import claim
@@ -121,13 +130,21 @@ class PretrainConfig:
         require_pca_frames(self.pca_frames)
 
 
-def pretrain(config: PretrainConfig, out: Path) -> Path:
+def pretrain(
+    config: PretrainConfig, out: Path, prepare: Callable[[], object] | None = None
+) -> Path:
     """Train a transformer to predict the next token, and return the folder of the encoder.
 
     Training resumes from the newest checkpoint under ``out``. The folder ``out/encoder`` holds the
     tokenizer and the transformer, and `load_encoder` opens it. Its ``config.json`` holds this
     config, so ``python -m toto_robot.training.rerun`` can repeat the training. If a scheduler stops
     a run, the run has a checkpoint but no encoder yet. The same command resumes it.
+
+    Args:
+        config: the settings.
+        out: folder of the run.
+        prepare: function that writes the data sets. It is called on the first rank, which locks
+            ``out`` before, while the other ranks wait. None: the data sets exist.
     """
     tokenizer = load_tokenizer(config.tokenizer_from, config.image_size)
     if (
@@ -144,7 +161,7 @@ def pretrain(config: PretrainConfig, out: Path) -> Path:
             "digit_embeddings needs the codes of a light tokenizer, which have digits; "
             f"{config.tokenizer_from} has a {type(tokenizer).__name__}: set digit_embeddings=false"
         )
-    return _Pretraining(config, tokenizer, out).run()
+    return _Pretraining(config, tokenizer, out).run(prepare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +172,17 @@ class _Pretraining:
     tokenizer: AnyTokenizer
     out: Path
 
-    def run(self) -> Path:
+    def run(self, prepare: Callable[[], object] | None) -> Path:
         engine, folder = self.config.engine, self.out / "encoder"
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
             model = (
                 self._fresh_model()
             )  # built first, so that config errors are raised before `out` is created
+            if prepare is not None:
+                if ranks.first:
+                    hold(self.out)
+                    prepare()
+                ranks.wait()
             shards = [open_data(data.path) for data in self.config.data]
             unseen = [open_data(folder) for folder in self.config.unseen]
             self._prepare(shards, unseen, ranks)
@@ -187,11 +209,13 @@ class _Pretraining:
         self, shards: Sequence[TokenData], unseen: Sequence[TokenData], ranks: Ranks
     ) -> None:
         """Check the lengths of the clips, and tokenise data sets without tokens."""
-        frames = max(stage.frames for stage in self.config.stages)
-        require_clips([*shards, *unseen], frames, validation=False)
-        require_clips(_held_out(shards), frames, validation=True)
+        lengths = {stage.frames for stage in self.config.stages}
+        require_clips([*shards, *unseen], max(lengths), validation=False)
         if ranks.first:
-            claim(self.out, self.config)
+            tokenizer = {self.config.tokenizer_from: weights_hash(self.tokenizer)}
+            claim(self.out, self.config, digests([*shards, *unseen]) | tokenizer)
+            if self.config.validation_sequences:
+                announce_held_out(shards, lengths)
             for shard in (*shards, *unseen):
                 if isinstance(shard, Shard):
                     tokenize_shard(shard, self.tokenizer, batch=32)
@@ -231,7 +255,11 @@ class _Pretraining:
 
         per_frame = config.model.tokens_per_frame
         tokens = stage.frames * per_frame
-        unseen_rows = {shard.name: rows([shard], [1.0], False) for shard in unseen}
+        unseen_rows = {
+            name: rows([shard], [1.0], False)
+            for name, shard in zip(distinct_names(unseen), unseen, strict=True)
+        }
+        validated = held_out(shards, stage.frames)
 
         def measure(loss_of: Callable[[Rows], float]) -> dict[str, float]:
             found = {}
@@ -251,7 +279,7 @@ class _Pretraining:
             rows=rows(shards, [data.weight for data in config.data], False),
             tokens_per_row=tokens,
             flops_per_row=model_flops(config.model, stage.frames) * tokens,
-            validation={shard.name: rows([shard], [1.0], True) for shard in _held_out(shards)},
+            validation={name: rows([shard], [1.0], True) for name, shard in validated.items()},
             validation_rows=config.validation_sequences,
             measure=measure if config.validation_sequences else None,
         )
@@ -283,11 +311,6 @@ class _Pretraining:
             training=result.notes(config) | data,
             pca=pca,
         )
-
-
-def _held_out(shards: Sequence[TokenData]) -> list[TokenData]:
-    """Return the data sets that have held-out files."""
-    return [shard for shard in shards if len(shard.runs(validation=True))]
 
 
 def _cut(rows: Rows, tokens: int) -> Rows:

@@ -26,6 +26,7 @@ from ..config import to_dict
 from ..data.loader import read_ahead
 from ..data.mixture import FrameMixture
 from ..data.shards import Shard
+from ..data.token_shards import digests
 from ..encoders.loading import load_tokenizer
 from ..runs import claim, report_found
 from ..tokenizers import DalleDVae, LightDVae, TokenizerConfig, Vqgan
@@ -129,7 +130,7 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         module.to(memory_format=torch.channels_last)  # pyrefly: ignore  torch's stub lacks this
         setting = Setting(optimizer=config.optimizer, ranks=ranks, precision=config.precision)
         trainer = _trainer(module, config.recipe, setting)
-        claim(out, config)
+        claim(out, config, digests(shards))
         start = _resume(out, trainer)
         report_found(start, config.steps, "step")
         if note := config.optimizer.note(config.steps):

@@ -171,6 +171,9 @@ def test_the_same_command_resumes(tmp_path):
     found = [table(tmp_path / "out", index)["action"][0, 0] for index in range(3)]
     np.testing.assert_allclose(found, [0.02, 0.12, 0.22], atol=1e-6)
     other = recordings(tmp_path / "other", recording(0))
+    with pytest.raises(ValueError, match=r"another config .*\n  layout.path: '.*raw' != '.*other'"):
+        convert(droid(other), tmp_path / "out")
+    (tmp_path / "out" / "config.json").unlink()  # as a conversion of an earlier version
     with pytest.raises(ValueError, match="contains other episodes, choose another out"):
         convert(droid(other), tmp_path / "out")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.command_lines import run
 from toto_robot.checkpoint import weights_hash
 from toto_robot.data.mixture import SequenceMixture
 from toto_robot.data.shards import Shard
@@ -153,3 +154,21 @@ def test_thousands_of_shards_need_no_file_descriptors(tmp_path):
         file.write_bytes(np.full((1, 4), number, np.uint16).tobytes())
     tokens = ShardedTokens(files, [1] * len(files), 4)
     assert np.array_equal(tokens[np.arange(2000)][:, 0], np.arange(2000))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "toto_robot.training.tokenizer",
+        "toto_robot.training.mae",
+        "toto_robot.training.patches",
+        "toto_robot.fit_pca",
+        "toto_robot.analyses.reconstruction",
+    ],
+)
+def test_a_command_that_needs_frames_refuses_tokens_alone(folder, tmp_path, module):
+    part = "part: all, " if "analyses" in module else ""
+    data = f"data=[{{path: {folder}, {part}weight: 1.0}}]"
+    done = run(module, [data, f"out={tmp_path}/run"])
+    assert f"{folder} holds tokens without frames; this command needs frames" in done.err
+    assert "toto_robot.data.decode" in done.err

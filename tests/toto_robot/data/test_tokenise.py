@@ -20,7 +20,7 @@ from toto_robot.checkpoint import save_checkpoint
 from toto_robot.config import from_dict, to_dict
 from toto_robot.data.clips import ByFrames, BySeconds
 from toto_robot.data.mixture import SequenceMixture
-from toto_robot.data.runners import Local, Plan, Slurm
+from toto_robot.data.runners import Local, Plan, RayCluster, Slurm
 from toto_robot.data.sources import Images, LeRobot, Videos
 from toto_robot.data.token_shards import TokenShards
 from toto_robot.data.tokenise import Stills, TokeniseConfig, VideoClips, tokenise
@@ -172,6 +172,14 @@ def test_a_slurm_array_makes_the_same_bytes(done, videos, tokenizer, tmp_path, m
     with pytest.raises(ValueError, match=r"task 3 has no slice: use --array=0-2"):
         tokenise(config, tmp_path / "out")
     assert content(tmp_path / "out") == content(done)
+
+
+def test_a_finished_collection_starts_no_workers(done, videos, tokenizer, capsys):
+    before = content(done)
+    ray = RayCluster(address=None, workers=2, cpus_per_worker=1.0, gpus_per_worker=0.0)
+    tokenise(config_of(videos, tokenizer, runner=ray), done)
+    assert f"report {done / 'report.json'}" in capsys.readouterr().out
+    assert content(done) == before
 
 
 KILLED = """

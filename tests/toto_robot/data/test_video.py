@@ -90,7 +90,8 @@ def test_uneven_times_are_refused_where_frames_are_counted(tmp_path):
     uneven = reader(path)
     assert list(uneven) == []
     assert uneven.problems == [
-        "2 of 2 clips left out: variable rate, 33 to 200 ms a frame: sample it by seconds"
+        "2 of 2 clips left out: variable rate, 33 to 200 ms a frame: sample it by seconds "
+        "(python -m toto_robot.data.tokenise clips=seconds)"
     ]
     dropped = np.cumsum([33] * 20 + [66] + [33] * 19).tolist()
     assert len(list(reader(write(tmp_path / "b.mkv", numbered(40), dropped)))) == 2

@@ -1,5 +1,7 @@
 """Continuous tokens: there and back, causality, both targets, training, the encoder."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,10 @@ def test_training_gives_an_encoder_that_opens(codes, shard, toto, tmp_path):
     assert not torch.equal(encoder.untrained()(frames), embedding)
     with pytest.raises(ValueError, match="holds a 'patches' checkpoint: repeat_frame and int8"):
         load_encoder(folder, repeat_frame=True)
+    manifest = json.loads((shard / "manifest.json").read_text())
+    write_json(shard / "manifest.json", manifest | {"seed": 1})
+    with pytest.raises(ValueError, match=r"the content of .*videos has changed"):
+        train_patches(from_dict(PatchTrainingConfig, data), tmp_path / "run")
 
 
 def test_a_target_of_another_grid_is_refused(toto, tmp_path):

@@ -248,7 +248,9 @@ def test_too_many_bad_steps_stop_the_run_with_a_good_checkpoint(tmp_path):
         return ids, weight * (float("nan") if first >= 4 * 30 else 1.0)
 
     engine = dataclasses.replace(ENGINE, keep_every=16)
-    with pytest.raises(FloatingPointError, match=r"3 bad steps in a row.*last checkpoint is good"):
+    with pytest.raises(
+        FloatingPointError, match=r"3 bad steps in a row.*checkpoint is good.*new out="
+    ):
         fit_weighted(tmp_path, read, engine)
     last = max((tmp_path / "checkpoints").iterdir())
     assert last.name == "step-0000032"  # it holds the weights of step 30: two updates were skipped

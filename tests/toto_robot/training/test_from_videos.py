@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from tests.command_lines import run
+from tests.toto_robot.data.fake_videos import numbered, write
+from tests.toto_robot.test_locks import HOLDER, start
 from toto_robot import load_encoder
 from toto_robot.cli import compose
 from toto_robot.config import from_dict
 from toto_robot.data.decode import DecodeConfig, decode
-from toto_robot.data.shards import Shard, Source
+from toto_robot.data.shards import HOLD_OUT, Shard, Source
 from toto_robot.encoders.loading import load_tokenizer, save_encoder
 from toto_robot.training.from_videos import FromVideosConfig, from_videos
 from toto_robot.training.pretrain import PretrainConfig, pretrain
@@ -110,6 +112,29 @@ def test_frames_of_other_videos_are_not_reused(trained, tmp_path):
         assert difference in done.err
 
 
+def test_a_folder_that_is_in_use_is_refused_before_videos_are_decoded(tmp_path):
+    with start(HOLDER, tmp_path / "out") as holder:
+        assert holder.stdout.readline() == "held\n"
+        done = run("toto_robot.training.from_videos", [*SMALL, f"out={tmp_path}/out"])
+        holder.kill()
+    assert f"written to by another process (process {holder.pid}" in done.err
+    assert not (tmp_path / "out" / "frames").exists()
+
+
+@pytest.mark.slow  # three processes with torch
+def test_of_several_ranks_one_decodes(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "toto_robot.training.from_videos", *SMALL[:6]]
+    command += ["stages=[{steps: 2, frames: 1, batch: 2, part: 1}]", f"out={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    done = subprocess.run(
+        command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("24 frames in 1 clips") == 1
+    assert load_encoder(tmp_path / "encoder").dim > 0
+
+
 def test_videos_that_are_too_short_leave_the_folder_free(tmp_path):
     line = [*SMALL, f"out={tmp_path}/out"]
     stages = "stages=[{steps: 1, frames: %d, batch: 1, part: 1}]"
@@ -118,6 +143,20 @@ def test_videos_that_are_too_short_leave_the_folder_free(tmp_path):
     assert not list((tmp_path / "out").rglob("tokens.u16"))  # refused before the tokens are made
     done = run("toto_robot.training.from_videos", [*line, stages % 1])
     assert done.code == 0, done.err
+
+
+def test_a_held_out_video_that_is_too_short_leaves_out_its_validation(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for number in range(HOLD_OUT):
+        write(tmp_path / f"videos/{number:02}.mp4", numbered(2 if number == HOLD_OUT - 1 else 4))
+    stages = ", ".join(f"{{steps: 1, frames: {n}, batch: 1, part: 1}}" for n in (2, 4))
+    words = [f"videos={tmp_path}/videos", *SMALL[1:6], "stride=1", "engine.log_every=1"]
+    done = run("toto_robot.training.from_videos", [*words, f"stages=[{stages}]", f"out={tmp_path}"])
+    assert done.code == 0, done.err
+    expected = "videos: no held-out file has 4 frames or more, so it has no validation loss with"
+    assert done.out.count("so it has no validation loss") == done.out.count(expected) == 1
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert ["validation/videos" in row for row in rows] == [True, False]
 
 
 def test_a_model_goes_on_at_a_higher_resolution(trained, tmp_path):

@@ -283,3 +283,7 @@ def test_training_gives_an_encoder_that_opens(shard, tmp_path):
     assert resumed.weights_hash == encoder.weights_hash
     with pytest.raises(ValueError, match="checkpoint: repeat_frame and int8 are for"):
         load_encoder(folder, repeat_frame=True)
+    manifest = json.loads((shard / "manifest.json").read_text())
+    write_json(shard / "manifest.json", manifest | {"seed": 1})
+    with pytest.raises(ValueError, match=r"the content of .*pictures has changed"):
+        train_mae(config, tmp_path / "whole")

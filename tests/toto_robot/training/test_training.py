@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -138,6 +141,42 @@ def test_a_data_set_of_an_earlier_version_is_kept(shards, tmp_path, capsys):
     source = Source(name="images", kind="image", path=Path("moved"), crops=2, stride=1)
     decode(DecodeConfig(sources=(source,), size=32, seed=0), tmp_path)
     assert "already exists, kept" in capsys.readouterr().out
+
+
+def at_once(*calls):
+    """Call functions in threads that begin together, and raise their first error."""
+    barrier = threading.Barrier(len(calls))
+
+    def begin(call):
+        barrier.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(begin, call) for call in calls]:
+            future.result()
+
+
+def test_two_that_write_one_data_set_at_once_wait_for_each_other(shards, tmp_path):
+    source = Source(name="videos", kind="video", path=shards.parent / "videos", crops=1, stride=2)
+    config = DecodeConfig(sources=(source,), size=32, seed=0)
+    at_once(*[lambda: decode(config, tmp_path)] * 3)
+    expected = (shards / "videos" / "frames.u8").read_bytes()
+    assert (tmp_path / "videos" / "frames.u8").read_bytes() == expected
+    tokenizer, shard = LIGHT.build(), Shard.open(tmp_path / "videos")
+    at_once(*[lambda: tokenize_shard(shard, tokenizer, batch=1)] * 3)
+    tokens = tokenizer.encode(torch.from_numpy(shard.frames().copy())).numpy()
+    assert np.array_equal(shard.tokens(tokenizer), tokens)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_data_set_that_is_cut_off_is_refused(shards, tmp_path):
+    shutil.copytree(shards / "images", tmp_path / "images")
+    frames = tmp_path / "images" / "frames.u8"
+    os.truncate(frames, frames.stat().st_size - 32 * 32 * 3)
+    source = f"{{name: images, kind: image, path: {shards.parent}/images, crops: 2, stride: 1}}"
+    line = [f"sources=[{source}]", "size=32", "seed=0", f"out={tmp_path}"]
+    done = run("toto_robot.data.decode", line)
+    assert "images/frames.u8 has 132096 bytes, but 44 frames need 135168; delete" in done.err
 
 
 def test_held_out_files_are_not_trained_on(shards):
@@ -349,6 +388,22 @@ def test_training_resumes_to_the_bit_and_ends_in_an_encoder(shards, tmp_path):
     assert all((data == frame.numpy()).all((1, 2, 3)).any() for frame in pca.frames)
 
 
+def test_a_run_resumes_with_other_settings_of_the_computation(shards, tmp_path, capsys):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    config = pretrain_config(shards, folder)
+    whole = load_encoder(pretrain(config, tmp_path / "toto")).transformer.state_dict()
+    forget_after(tmp_path / "toto", 2)
+    engine = dataclasses.replace(ENGINE, shard_ranks=1, recompute=True)
+    stages = tuple(dataclasses.replace(stage, part=1) for stage in config.stages)
+    resumed = pretrain(dataclasses.replace(config, engine=engine, stages=stages), tmp_path / "toto")
+    assert "continuing: 2 of 6 steps found" in capsys.readouterr().out
+    for name, tensor in load_encoder(resumed).transformer.state_dict().items():
+        torch.testing.assert_close(tensor, whole[name], atol=1e-4, rtol=1e-3)
+    stages = (config.stages[0], dataclasses.replace(config.stages[1], steps=4))
+    with pytest.raises(ValueError, match=r"another config .*\n  stages\[1\]\.steps: 3 != 4$"):
+        pretrain(dataclasses.replace(config, stages=stages), tmp_path / "toto")
+
+
 def test_a_transformer_for_another_vocabulary_is_refused(shards, tmp_path):
     folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
     config = dataclasses.replace(
@@ -369,6 +424,58 @@ def test_a_run_is_only_resumed_with_the_same_config(shards, tmp_path):
     train_tokenizer(tokenizer_config(shards, 2), tmp_path)
     with pytest.raises(ValueError, match=r"another config .*\n  steps: 2 != 3$"):
         train_tokenizer(tokenizer_config(shards, 3), tmp_path)
+
+
+def replace_data(folder):
+    """Leave a data set as another `decode` to the same folder would have left it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"seed": manifest["seed"] + 1}))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_is_only_resumed_with_the_same_data(shards, tmp_path, finished):
+    shutil.copytree(shards, tmp_path / "data")
+    tokenizer = tokenizer_config(tmp_path / "data", 2)
+    folder = train_tokenizer(tokenizer, tmp_path / "tokenizer")
+    config = pretrain_config(tmp_path / "data", folder)
+    before = (pretrain(config, tmp_path / "toto") / "config.json").read_bytes()
+    if not finished:
+        forget_after(tmp_path / "toto", 2)
+    replace_data(tmp_path / "data" / "images")
+    for train, run_config, out in (
+        (train_tokenizer, tokenizer, tmp_path / "tokenizer"),
+        (pretrain, config, tmp_path / "toto"),
+    ):
+        with pytest.raises(ValueError, match=r"the content of .*data/images has changed since"):
+            train(run_config, out)
+    assert (tmp_path / "toto/encoder/config.json").read_bytes() == before
+    (tmp_path / "toto" / "inputs.json").unlink()  # as a run of an earlier version
+    pretrain(config, tmp_path / "toto")
+
+
+def test_a_run_is_only_resumed_with_the_same_tokenizer(shards, tmp_path):
+    folder = train_tokenizer(tokenizer_config(shards, 1), tmp_path / "tokenizer")
+    config = pretrain_config(shards, folder)
+    pretrain(config, tmp_path / "toto")
+    other = train_tokenizer(tokenizer_config(shards, 2), tmp_path / "other")
+    shutil.copytree(other, folder, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"the content of .*/tokenizer/tokenizer has changed"):
+        pretrain(config, tmp_path / "toto")
+
+
+def test_data_sets_of_one_name_are_measured_separately(shards, tmp_path):
+    folders = [tmp_path / "one" / "images", tmp_path / "two" / "images"]
+    for folder in folders:
+        shutil.copytree(shards / "images", folder)
+    config = pretrain_config(shards, train_tokenizer(tokenizer_config(shards, 1), tmp_path / "t"))
+    both = tuple(DataConfig(path=folder, weight=1.0) for folder in folders)
+    more = (DataConfig(path=shards / "videos", weight=1.0),)
+    config = dataclasses.replace(config, data=both + more, unseen=tuple(folders))
+    pretrain(config, tmp_path / "toto")
+    row = json.loads((tmp_path / "toto" / "log.jsonl").read_text().splitlines()[-1])
+    expected = {"validation/videos", *(f"validation/{folder}" for folder in folders)}
+    assert {key for key in row if key.startswith("validation/")} == expected
+    assert all(f"unseen/{folder}/all" in row for folder in folders)
 
 
 def test_warm_up_and_cosine_meet_their_ends():
