@@ -57,7 +57,7 @@ def test_a_store_becomes_a_data_set_and_a_store_again(tmp_path):
     folder = tmp_path / "run" / "store"
     redraw(RedrawConfig(store=folder, env=NAMED, episodes=2, format="lerobot"), tmp_path / "two")
     whole = RedrawConfig(store=folder, env=NAMED, episodes=None, format="lerobot")
-    with pytest.raises(ValueError, match=r"another config.*\n.*episodes: 2 .* None"):
+    with pytest.raises(ValueError, match="other episodes of the store"):
         redraw(whole, tmp_path / "two")
     redraw(whole, tmp_path / "out")
     redraw(whole, tmp_path / "out")  # nothing is done again

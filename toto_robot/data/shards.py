@@ -345,6 +345,13 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
         if _is_tokenised(shard, made_by):  # by another process
             return
         frames = shard.frames()
+        if (side := frames.shape[1]) < tokenizer.image_size:
+            print(
+                f"note: the frames of {shard.folder} have {side} pixels, and the tokenizer enlarges "
+                f"them to {tokenizer.image_size}; python -m toto_robot.data.decode "
+                f"size={tokenizer.image_size} writes larger frames",
+                flush=True,
+            )
         with written_aside(tokens) as aside, aside.open("wb") as file, torch.inference_mode():
             for start in tqdm(
                 range(0, len(frames), batch), desc=f"tokenise {shard.name}", unit="batch"
