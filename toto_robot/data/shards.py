@@ -347,8 +347,8 @@ def tokenize_shard(shard: Shard, tokenizer: AnyTokenizer, batch: int) -> None:
         frames = shard.frames()
         if (side := frames.shape[1]) < tokenizer.image_size:
             print(
-                f"note: the frames of {shard.folder} have {side} pixels, and the tokenizer enlarges "
-                f"them to {tokenizer.image_size}; python -m toto_robot.data.decode "
+                f"note: the frames of {shard.folder} have {side} pixels, and the tokenizer "
+                f"enlarges them to {tokenizer.image_size}; python -m toto_robot.data.decode "
                 f"size={tokenizer.image_size} writes larger frames",
                 flush=True,
             )
