@@ -229,7 +229,7 @@ def test_the_papers_mixture_is_a_template_of_the_pretrain_command():
     names = [item["path"].rsplit("/", 1)[1] for item in data["data"]]
     shares = apportion([item["weight"] for item in data["data"]])
     assert dict(zip(names, shares, strict=True)) == {
-        "imagenet": 200,
+        "imagenet21k": 200,
         "ego4d": 100,
         "kinetics": 100,
         "howto100m": 600,
