@@ -301,6 +301,8 @@ def _fits(shape: tuple[int, ...], layout: Layout, stacked: bool, smallest: int) 
         return False
     own = shape[stacked:]
     sides = {"hwc": own[:2], "chw": own[1:], "hw": own}[layout]
+    if layout == "hw" and stacked:  # an image [h w 3] is no stack of frames that are 3 pixels wide
+        smallest = SMALLEST_SIDE
     return min(sides) >= smallest and (layout == "hw" or _channels(shape, layout) in (1, 3, 4))
 
 

@@ -192,6 +192,11 @@ REFUSED = {
         {"layout": "chw"},
         r"pixels: uint8 \[16, 24, 3\].*layout='chw' fits none of them",
     ),
+    "colours as a stack": (
+        spaces.Dict(rgb=box((84, 84, 3))),
+        {"layout": "hw"},
+        r"rgb: uint8 \[84, 84, 3\].*layout='hw' fits none of them",
+    ),
     "one name for two": (
         spaces.Dict(left=RGB, right=RGB),
         {"cameras": {"left": "cam", "right": "cam"}},
