@@ -1,6 +1,5 @@
 """Others' files become a data set that is learned from; what is wrong with one is said."""
 
-import errno
 import json
 import re
 from dataclasses import replace
@@ -23,7 +22,7 @@ from real_robot.limits import FR3
 from real_robot.translator import Translator
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_train import config, metrics
-from toto_robot import load_encoder, locks
+from toto_robot import load_encoder
 
 PATH = PathConfig(rate_hz=30.0, every=3, joint_step_rad=0.1, image_size=32)
 STEPS = 13
@@ -143,14 +142,8 @@ def test_settings_of_which_no_episode_came_are_changed(tmp_path):
     assert sources(tmp_path / "out") == ["001.npz"]
 
 
-def test_a_file_system_that_locks_no_folders_is_converted_to(tmp_path, monkeypatch):
-    def flock(where, operation):
-        if isinstance(where, int):
-            raise OSError(errno.EBADF, "as on NFS")
-        return real(where, operation)
-
-    real = locks.fcntl.flock
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
+@pytest.mark.usefixtures("no_folder_locks")
+def test_a_file_system_that_locks_no_folders_is_converted_to(tmp_path):
     convert(rpt(tmp_path / "raw", rpt_arrays(0)), tmp_path / "out")
     assert sources(tmp_path / "out") == ["000.npz"]
 

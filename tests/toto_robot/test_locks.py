@@ -135,14 +135,8 @@ def test_a_lock_is_for_as_long_as_its_file_is_open(tmp_path) -> None:
     assert (tmp_path / "set" / LOCK).is_file()
 
 
+@pytest.mark.usefixtures("no_folder_locks")
 def test_a_file_system_that_locks_no_folders_has_a_file(tmp_path, monkeypatch) -> None:
-    def flock(where, operation):
-        if isinstance(where, int):
-            raise OSError(errno.EBADF, "as on NFS")
-        return real(where, operation)
-
-    real = locks.fcntl.flock
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
     claim(tmp_path / "run", Config())
     claim(tmp_path / "run", Config())
     monkeypatch.setattr(locks, "_claimed", {})  # as another process, which has none

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.labelled_images import test_folder
+from ..data.labelled_images import find_test_folder
 from ..models import count_parameters, model_flops
 from ..models.patches import patch_flops
 from ..training.patches import PatchTrainingConfig
@@ -146,7 +146,7 @@ def read_probe(runs: Runs, name: str) -> tuple[list[int], list[dict[str, NDArray
         with np.load(folder / "correct.npz") as stored:
             layers = stored["layers"].tolist()
             whole = {key: stored[key] for key in ("correct", "labels", "groups")}
-        number = config.splits if test_folder(config.data) is None else 1  # of divisions
+        number = config.splits if find_test_folder(config.data) is None else 1  # of divisions
         columns = np.split(np.arange(len(whole["labels"])), number)
         parts += [{key: one[..., mine] for key, one in whole.items()} for mine in columns]
     return layers, parts

@@ -19,7 +19,7 @@ from ..analyses.scaling import ScalingConfig, scaling
 from ..cli import configure
 from ..config import to_dict
 from ..data.decode import DecodeConfig, decode
-from ..data.labelled_images import test_folder
+from ..data.labelled_images import find_test_folder
 from ..data.tokenise import TokeniseConfig, tokenise
 from ..recognition.davis_resolution import DavisResolutionConfig, davis_resolution
 from ..recognition.imagenet import ImageNetConfig, imagenet
@@ -159,7 +159,7 @@ class Runs:
             for key, value in plain.items()
         }
         if data is not None:
-            train = data if test_folder(data) is None else data / "train"
+            train = data if find_test_folder(data) is None else data / "train"
             values |= {"data": str(data), "train": str(train)}
         self._values = values
         if taken := {*values, "seed"} & self._runs.keys():

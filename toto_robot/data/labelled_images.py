@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .images import IMAGE_SUFFIXES
 from .walk import walk
 
-__all__ = ["LabelledImages", "files_digest", "list_images", "read_class_list", "test_folder"]
+__all__ = ["LabelledImages", "files_digest", "find_test_folder", "list_images", "read_class_list"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class LabelledImages:
         return f"{files_digest(self.files)} {labels}"
 
 
-def test_folder(data: Path) -> Path | None:
+def find_test_folder(data: Path) -> Path | None:
     """Return the folder of the test set, or None: then all subfolders are classes."""
     return next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
 
@@ -74,7 +74,7 @@ def list_images(
     """
     if not data.is_dir():
         raise ValueError(f"{data} is not a folder with one subfolder of {what}s per class")
-    test = test_folder(data)
+    test = find_test_folder(data)
     parts = [data] if test is None else [data / "train", test]
     folders = [_subfolders(part) for part in parts]
     if classes is None:

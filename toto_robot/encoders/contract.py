@@ -12,14 +12,14 @@ same codes, but its embeddings depend on earlier frames of the episode. Code tha
 compares frames works with all these encoders if it uses only the methods of this module.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models import CausalModel
 
@@ -30,6 +30,7 @@ __all__ = [
     "FrameEmbedder",
     "FrameEncoder",
     "FrameStreams",
+    "HashedWeights",
     "IndependentFrames",
     "StreamableEncoder",
     "as_float16_codes",
@@ -261,6 +262,21 @@ def from_float16_codes(codes: Codes) -> NDArray[np.float32]:
     if codes.dtype not in (np.float16, np.uint16):
         raise ValueError(f"stored embeddings must be float16, got {codes.dtype}")
     return np.ascontiguousarray(codes).view(np.float16).astype(np.float32)
+
+
+class HashedWeights(nn.Module):
+    """A module whose hash of the weights follows `load_state_dict`."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights, as `torch.nn.Module` does, and compute their hash."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._hash_weights()
+        return found
+
+    def _hash_weights(self) -> None:
+        raise NotImplementedError
 
 
 def require_no_past(encoder: object, instead: str) -> None:

@@ -8,15 +8,15 @@ pool -> embedding.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import weights_hash
 from ..device import seeded
@@ -27,6 +27,7 @@ from .contract import (
     NO_PAST,
     CodeFormat,
     Codes,
+    HashedWeights,
     IndependentFrames,
     StreamableEncoder,
     refuse_gradients,
@@ -79,7 +80,7 @@ class EncoderConfig:
             raise ValueError(f"frame_interval_s must be positive, got {self.frame_interval_s}")
 
 
-class Encoder(nn.Module):
+class Encoder(HashedWeights):
     """A frozen tokenizer, the first ``layer`` blocks of a Toto transformer, and a pool.
 
     An embedding depends on one frame only. The input of the transformer is a start token and the
@@ -156,14 +157,6 @@ class Encoder(nn.Module):
         )
         self.dim = self.pooling.dim
         self.eval()
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load weights, as `torch.nn.Module` does, and compute their hash."""
-        found = super().load_state_dict(state_dict, strict, assign)
-        self._hash_weights()
-        return found
 
     def _hash_weights(self) -> None:
         hashed = weights_hash(self.tokenizer) + weights_hash(self.transformer) + self._attention

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint import build_module, load_weights, save_checkpoint, weights_hash
 from ..config import to_dict
@@ -21,6 +21,7 @@ from .contract import (
     NO_PAST,
     CodeFormat,
     Codes,
+    HashedWeights,
     IndependentFrames,
     as_float16_codes,
     from_float16_codes,
@@ -56,7 +57,7 @@ class FrozenConfig(Protocol):
         ...
 
 
-class FrozenEncoder(nn.Module):
+class FrozenEncoder(HashedWeights):
     """A frozen encoder: the first `layer` blocks of a model, and a pool over the patches.
 
     The encoder is always in eval mode. It has no gradients, except for the parameters of an
@@ -121,14 +122,6 @@ class FrozenEncoder(nn.Module):
             self.pooling = build_pools(pool, config.dim, tokens_per_frame, self.layers, pca)
             self.dim = self.pooling.dim
         self.eval()
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load weights, as `torch.nn.Module` does, and compute their hash."""
-        found = super().load_state_dict(state_dict, strict, assign)
-        self._hash_weights()
-        return found
 
     def _hash_weights(self) -> None:
         hashed = json.dumps(to_dict(self.transformer.config)) + weights_hash(self.transformer)

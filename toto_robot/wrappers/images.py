@@ -203,11 +203,9 @@ def find_images(
         # One value for all is for the images that are not certain without it; if there are none,
         # it is for those that are.
         certain = {name for name, (shape, _) in found.items() if shape is not None}
-        forced = recognise({name: one for name, one in layouts.items() if name not in certain})
-        is_used = any(
-            shape is not None for name, (shape, _) in forced.items() if name not in certain
-        )
-        found = forced if is_used else recognise(layouts)
+        found = recognise({name: one for name, one in layouts.items() if name not in certain})
+        if len(certain) == sum(shape is not None for shape, _ in found.values()):
+            found = recognise(layouts)
     entries = [
         replace(
             shape,
