@@ -14,7 +14,7 @@ from toto_robot.plots import drawing
 
 from ..report import ENCODER_PHASES
 from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder, result_path
-from .results import TRAINING, Comparison, Json, compare, curve_of, read_results
+from .results import TRAINING, Comparison, Json, compare, curve_of, outcomes_of, read_results
 from .statistics import band
 
 _TEMPLATES = Path(__file__).parent
@@ -113,7 +113,6 @@ def _content(
         "tables": tables,
         "costs": _costs(config, results),
         "videos": _videos(out, cells),
-        "cells": [_cell_row(one) for one in results],
     }
 
 
@@ -183,7 +182,9 @@ def _videos(out: Path, cells: Sequence[Cell]) -> list[dict[str, str]]:
 
 
 def _cell_row(result: Json) -> dict[str, Any]:
+    """Return a row of `cells.csv`; its outcomes are 0 or 1, in the order of the held-out seeds."""
     final = result["evaluation"]
+    suites = sorted(result["suites"])
     return {
         "column": result["column"],
         "row": result["row"],
@@ -191,13 +192,16 @@ def _cell_row(result: Json) -> dict[str, Any]:
         "successes": final["successes"],
         "episodes": final["episodes"],
         "rate": final["rate"],
-        "suites": json.dumps({name: one["rate"] for name, one in sorted(result["suites"].items())}),
+        "suites": json.dumps({name: result["suites"][name]["rate"] for name in suites}),
         "curve": json.dumps([[one["env_steps"], one["successes"], one["episodes"]]
                              for one in result["curve"]]),
         "frames": result["frames"],
         "seconds": round(result["seconds"], 1),
         "encoder": result["encoder"]["fingerprint"] if result["encoder"] else "",
         "config_sha256": result["config_sha256"],
+        "outcomes": json.dumps(
+            {suite: outcomes_of(result, suite).astype(int).tolist() for suite in (TRAINING, *suites)}
+        ),
     }  # fmt: skip
 
 

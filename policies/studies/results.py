@@ -111,11 +111,11 @@ def _comparison(
     baseline: Mapping[int, Json],
     limits: tuple[float, float] | None,
 ) -> Comparison:
-    outcomes = {seed: _outcomes(one, suite) for seed, one in cells.items()}
+    outcomes = {seed: outcomes_of(one, suite) for seed, one in cells.items()}
     shared = [seed for seed in cells if seed in baseline]
     against = area_against = needed = None
     if shared:
-        others = [_outcomes(baseline[seed], suite) for seed in shared]
+        others = [outcomes_of(baseline[seed], suite) for seed in shared]
         ours = [outcomes[seed] for seed in shared]
         against = difference(ours, others)
         if len(shared) > 1:
@@ -155,7 +155,7 @@ def curve_of(result: Json) -> tuple[list[float], list[float]]:
     )
 
 
-def _outcomes(result: Json, suite: str) -> NDArray[np.float64]:
+def outcomes_of(result: Json, suite: str) -> NDArray[np.float64]:
     """Return the outcome, 0 or 1, of each episode of an evaluation, in the order of the seeds."""
     found = result["evaluation"] if suite == TRAINING else result["suites"][suite]
     episodes = sorted(found["seeds"], key=lambda one: one["seed"])

@@ -98,6 +98,11 @@ def table(
         for cell in cells
         if cell.layer is None
     ]
+    lines += [f"what the layers add to the token embedding, paired: {measure} minus layer 0", head]
+    for layer in sorted({cell.layer for cell in cells if cell.source == TRAINED and cell.layer}):
+        gains = [over_tokens(cells, find(cells, TRAINED, layer, pool)) for pool in pools]
+        texts = [_signed(one) + " " * 5 for one in gains]
+        lines.append(f"{TRAINED:<16}{layer:>6}" + "".join(f"{text:>28}" for text in texts))
     joints = proprioception(cells)
     if joints is not None:
         lines += [
@@ -247,8 +252,10 @@ def write_report(
             "best_share": best[cell.layer, cell.pool] if cell.source == TRAINED else None,
         }
         added = None if joints is None or cell.beside is None else gain(cell, joints)
-        for end in ("score", "low", "high"):
-            row[f"added_{end}"] = None if added is None else added[end]
+        depth = over_tokens(cells, cell) if cell.source == TRAINED else None
+        for name, one in (("added", added), ("over_layer_0", depth)):
+            for end in ("score", "low", "high"):
+                row[f"{name}_{end}"] = None if one is None else one[end]
         rows.append(row)
     measure = "accuracy" if data.is_label else "R2"
     result = notes | {
@@ -287,6 +294,11 @@ def gain(cell: Cell, joints: Score) -> dict[str, float]:
     """
     assert cell.beside is not None
     return difference(cell.beside, joints)
+
+
+def over_tokens(cells: Sequence[Cell], cell: Cell) -> dict[str, float]:
+    """Return how much better a cell is than layer 0 of its source and pool, with a 95 % interval."""
+    return difference(cell.alone, find(cells, cell.source, 0, cell.pool).alone)
 
 
 def find(cells: Sequence[Cell], source: str, layer: int | None, pool: str | None) -> Cell:
