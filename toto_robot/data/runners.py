@@ -8,6 +8,7 @@ another.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-__all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "run_slices"]
+__all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "end_with_parent", "run_slices"]
 
 Job = Callable[[int], None]
 
@@ -56,7 +57,7 @@ class Local:
         processes = [
             context.Process(
                 target=_work,
-                args=(job, slices[worker::workers], os.getpid(), done, worker),
+                args=(job, slices[worker::workers], done, worker),
                 daemon=True,
             )
             for worker in range(workers)
@@ -77,14 +78,28 @@ class Local:
             raise RuntimeError(f"{len(codes)} of {workers} workers ended with {codes}; run again")
 
 
-def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
+def _work(job: Job, slices: Sequence[int], done: Any, worker: int) -> None:
     """Process slices in a worker process until all are done, or until the parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends its workers
+    end_with_parent()
     for number in slices:
-        if os.getppid() != parent:
-            return
         job(number)
         done[worker] += 1
+
+
+def end_with_parent() -> None:
+    """Let a worker process of `multiprocessing` end when its parent process ends, even by kill -9.
+
+    A thread waits for the end of the parent process, and then ends the worker at once.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
