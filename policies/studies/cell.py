@@ -7,14 +7,11 @@ environment, expert, seed and tokenizer share the demonstrations, which are reco
 only once.
 """
 
-import fcntl
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +24,7 @@ from toto_robot.config import from_dict, to_dict
 from toto_robot.device import choose_device
 from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.files import write_json, written_aside
+from toto_robot.locks import lock
 
 from ..demonstrations.store import StoreHeader, create_store
 from ..evaluate import EvaluateConfig, evaluate
@@ -109,11 +107,13 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
     }
     name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     place = folder.resolve() / name
-    with _alone(folder / f"{name}.lock"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=True, name=f"{name}.lock"):
         if place.is_dir():
             return place
         print(f"demonstrations: {config.demonstrations} episodes of {spec.env.id}", flush=True)
-        with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
+        # shared: without locks, two cells may record at the same time
+        with written_aside(place, shared=True) as aside, RolloutPool(spec, config.rollout) as pool:
             collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)
     return place
@@ -130,15 +130,6 @@ def _demonstrated(config: TrainConfig) -> Round:
         seed=(config.seed + _DEMONSTRATION_SEED) % NUM_RUN_SEEDS,
         steps_after_success=config.steps_after_success,
     )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file during the block; first wait until no other process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> EvaluateConfig:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from policies.studies import cell as one_cell
 from policies.studies import report
 from tests.command_lines import run
 from tests.policies.fake_world import ENV_ID, save_tiny_encoder
+from toto_robot import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -190,6 +192,16 @@ def test_no_cell_runs_on_after_ctrl_c(encoder, tmp_path):
             for number in (started.pid, *processes_with(cells)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_used(encoder, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    done = study(encoder, tmp_path / "out", "~rows.toto", "~rows.mean", "seeds=[0]")
+    assert done.code == 0, done.err
+    assert "cannot lock files" in done.err
 
 
 def test_a_video_shows_the_outcome_that_its_name_says(encoder, tmp_path, monkeypatch):
