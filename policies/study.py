@@ -27,13 +27,14 @@ from toto_robot.cli import command
 from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
-from toto_robot.runs import require_same_weights
+from toto_robot.runs import require_same_inputs, require_same_weights
 
 from .environment import AnyEnv, make_env
 from .evaluate import on_suite
 from .studies.config import ATTACHED, Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
 from .studies.results import read_results
+from .teacher_policy import teacher_inputs
 
 _LOG_LINES = 12
 
@@ -156,15 +157,17 @@ def _check_results(out: Path, cells: Sequence[Cell]) -> None:
     """Check that existing results belong to the same settings.
 
     Raises:
-        ValueError: a cell has a result of other settings, or of other weights of the encoders of
-            this package; the message names the cell.
+        ValueError: a cell has a result of other settings, of other weights of the encoders of this
+            package, or of a teacher whose weights have changed; the message names the cell.
     """
     there = {(one["column"], one["row"], one["seed"]): one for one in read_results(out, cells)}
     for cell in cells:
         found = there.get((cell.column, cell.row, cell.seed))
         if found is None:
             continue
-        require_same_weights(cell_folder(out, cell) / "train")
+        run, teacher = cell_folder(out, cell) / "train", found["config"]["teacher"]
+        require_same_weights(run)
+        require_same_inputs(run, teacher_inputs(None if teacher is None else Path(teacher)))
         if (
             found["settings"] != list(cell.settings)
             or not set(cell.suites) <= set(found["suites"])

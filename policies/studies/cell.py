@@ -35,6 +35,7 @@ from ..rollouts.rollout import RolloutSpec
 from ..rollouts.seeds import EVALUATION_SEEDS, NUM_RUN_SEEDS
 from ..rollouts.video import film
 from ..student import load_student, read_metadata
+from ..teacher_policy import teacher_inputs
 from ..train import train
 from ..trained_policy import TrainedPolicy
 from .config import ATTACHED, Cell, cell_folder, result_path
@@ -99,7 +100,7 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
     header = StoreHeader.of(spec.env.id, spec.interface(), encoder)
     key = {
         "env": to_dict(spec.env),
-        "expert": [config.expert, str(config.teacher)],
+        "expert": [config.expert, str(config.teacher), *teacher_inputs(config.teacher).values()],
         "seed": config.seed,
         "episodes": config.demonstrations,
         "steps_after_success": config.steps_after_success,

@@ -19,6 +19,7 @@ from policies.studies import cell as one_cell
 from policies.studies import report
 from tests.command_lines import run
 from tests.policies.fake_world import ENV_ID, save_tiny_encoder
+from tests.policies.test_evaluate import NAMED, save_teacher
 from toto_robot import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -244,6 +245,28 @@ def test_results_of_other_weights_are_not_mixed_with_new_ones(finished, encoder,
     assert f"{cell} holds a run with the encoder toto-nano of another version" in done.err
 
 
+def test_a_teacher_that_was_trained_again_is_another_expert(tmp_path, monkeypatch):
+    """Neither its demonstrations nor the results of its students are mixed with earlier ones."""
+    teacher, out, folder = tmp_path / "teacher", tmp_path / "out", tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    text = STUDY.replace("encoder=ENCODER", "encoder=none").replace("WORLD", NAMED.id)
+    (folder / "mine.yaml").write_text(text)
+    settings = f"settings=['experiment=tiny','method=bc','demonstrations=2','teacher={teacher}']"
+    words = [
+        *("--config-dir", str(folder.parent), "study=mine", "seeds=[0]", f"out={out}"),
+        *("~rows.toto", "~rows.mean", settings),
+    ]
+    save_teacher(teacher)
+    assert run("policies.study", words).code == 0
+    save_teacher(teacher, speed=2.0)
+    done = run("policies.study", words)
+    assert done.code != 0
+    assert f"the content of {teacher} has changed since the run in {out}/cells/" in done.err
+    shutil.rmtree(out / "cells")
+    assert run("policies.study", words).code == 0
+    assert len(list((out / "demonstrations").glob("*/store.json"))) == 2
+
+
 def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path, monkeypatch):
     out = shutil.copytree(finished[0], tmp_path / "out")
     shutil.rmtree(out / "cells/reach/toto/seed_1")
@@ -324,7 +347,7 @@ def written(out, row, seed, steps, successes):
         "evaluation": {"seeds": seeds, "successes": successes, "episodes": 4,
                        "rate": successes / 4},
         "suites": {}, "encoder": None, "frames": 0, "seconds": 1.0, "phases": {},
-        "config_sha256": "",
+        "config": {"teacher": None}, "config_sha256": "",
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
 
