@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toto_robot.cli import command
+from toto_robot.cli import command, config_dirs
 from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
@@ -47,7 +47,7 @@ def study(config: StudyConfig, out: Path) -> None:
             does not have, or an earlier result of other settings; or cells failed, after the report
             was written. The message names the cells.
     """
-    cells = config.cells()
+    cells = config.cells(config_dirs())
     _check_cells(cells)
     _check_results(out, cells)
     waiting = [number for number, cell in enumerate(cells) if not _is_done(out, cell)]

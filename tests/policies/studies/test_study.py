@@ -136,6 +136,26 @@ def test_a_study(finished):
     assert (out / "figures/reach.png").is_file()
 
 
+MY_ROBOT = f"""
+id: {ENV_ID}
+options: {{cameras: [eye]}}
+teacher_options: {{privileged: true}}
+blind_options: {{cameras: []}}
+"""
+
+
+def test_an_environment_of_the_user_s_own_folder(tmp_path, monkeypatch):
+    """The folder is named relative to the working directory."""
+    given = words("", tmp_path / "out", "seeds=[0]", "~rows.toto", "~rows.mean")
+    (tmp_path / "out_configs/env").mkdir()
+    (tmp_path / "out_configs/env/my_robot.yaml").write_text(MY_ROBOT)
+    given[1] = "out_configs"
+    monkeypatch.chdir(tmp_path)
+    done = run("policies.study", [*given, "columns.reach.settings=['env=my_robot']"])
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/cells/reach/blind/seed_0/result.json").is_file()
+
+
 def test_finished_cells_are_not_run_again(finished, encoder, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "out")
     again = study(encoder, out)
