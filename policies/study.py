@@ -42,6 +42,9 @@ _LOG_LINES = 12
 def study(config: StudyConfig, out: Path) -> None:
     """Run the cells without a result, and write the report.
 
+    With `runner=slurm`, a task of a job array runs only its cells. Outside of a job array, no cell
+    is run, and the report of the finished cells is written.
+
     Raises:
         ValueError: a cell has settings that are not valid, an evaluation suite that its environment
             does not have, or an earlier result of other settings; or cells failed, after the report
@@ -51,11 +54,16 @@ def study(config: StudyConfig, out: Path) -> None:
     _check_cells(cells)
     _check_results(out, cells)
     waiting = [number for number, cell in enumerate(cells) if not _is_done(out, cell)]
-    mine = run_slices(config.runner, waiting, len(cells))
+    is_task = isinstance(config.runner, Slurm) and config.runner.is_task
+    if isinstance(config.runner, Slurm) and not is_task:
+        print("runner=slurm, but not a task of a job array: no cell is run, only reported")
+        mine = []
+    else:
+        mine = run_slices(config.runner, waiting, len(cells))
     print(_plan(config, out, cells, mine), flush=True)
     if mine:
         config.runner.run(_Run(out.resolve(), cells), mine)
-    if isinstance(config.runner, Slurm) and not all(_is_done(out, cell) for cell in cells):
+    if is_task and not all(_is_done(out, cell) for cell in cells):
         print("other cells are not finished yet; run the command once more for the report")
     else:
         _report(config, out, cells)

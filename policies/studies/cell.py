@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +32,7 @@ from ..demonstrations.store import StoreHeader, create_store
 from ..evaluate import EvaluateConfig, evaluate
 from ..learning.config import TrainConfig
 from ..learning.dagger import Round, collect
+from ..rollouts.job import add_seconds
 from ..rollouts.pool import RolloutPool
 from ..rollouts.rollout import RolloutSpec
 from ..rollouts.seeds import EVALUATION_SEEDS, NUM_RUN_SEEDS
@@ -42,6 +45,7 @@ from .config import ATTACHED, Cell, cell_folder, result_path
 
 # Demonstrations are of other environment seeds than the episodes that DAgger collects.
 _DEMONSTRATION_SEED = 50
+_SECONDS = "seconds.json"  # wall time of the phases outside of `train`
 
 
 def run_cell(out: Path, cell: Cell) -> None:
@@ -58,21 +62,38 @@ def run_cell(out: Path, cell: Cell) -> None:
     if result_path(out, cell).is_file():
         return
     config = cell.train_config()
-    start = time.perf_counter()
     if cell.filmed:
         _spec(config).require_video()
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
     if config.method != "ppo":
-        config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
+        place = _demonstrations(out / "demonstrations", config, encoder, folder)
+        config = replace(config, data=place)
     train(config, folder / "train")
     suites = {}
     for name in cell.suites:
-        evaluate(_evaluation(cell, config, folder, name), folder / "suites" / name)
+        with _timed(folder, "suites"):
+            evaluate(_evaluation(cell, config, folder, name), folder / "suites" / name)
         suites[name] = _read(folder / "suites" / name / "evaluation.json")
     metrics = _read(folder / "train/metrics.json")
     if cell.filmed:
-        _film(folder, config, encoder, metrics["evaluation"]["seeds"])
-    _write_result(cell, config, encoder, metrics, suites, folder, time.perf_counter() - start)
+        with _timed(folder, "videos"):
+            _film(folder, config, encoder, metrics["evaluation"]["seeds"])
+    _write_result(cell, config, encoder, metrics, suites, folder)
+
+
+@contextmanager
+def _timed(folder: Path, phase: str) -> Iterator[None]:
+    """Add the wall time of the block to `seconds.json`, which has that of earlier starts, too."""
+    start = time.perf_counter()
+    yield
+    seconds = _seconds(folder)
+    add_seconds(seconds, {phase: time.perf_counter() - start})
+    write_json(folder / _SECONDS, seconds)
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    path = folder / _SECONDS
+    return _read(path) if path.is_file() else {}
 
 
 def _spec(config: TrainConfig) -> RolloutSpec:
@@ -88,13 +109,16 @@ def _spec(config: TrainConfig) -> RolloutSpec:
     )
 
 
-def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | None) -> Path:
+def _demonstrations(
+    folder: Path, config: TrainConfig, encoder: FrameEncoder | None, cell_folder: Path
+) -> Path:
     """Return the folder with the demonstrations of a cell; record them if they do not exist yet.
 
     Args:
         folder: folder of all demonstrations of the study.
         config: settings of the cell.
         encoder: the encoder, whose tokenizer compresses the frames.
+        cell_folder: folder of the cell, to whose time a recording is added.
     """
     spec = replace(_spec(config), privileged=True)
     header = StoreHeader.of(spec.env.id, spec.interface(), encoder)
@@ -114,7 +138,11 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
             return place
         print(f"demonstrations: {config.demonstrations} episodes of {spec.env.id}", flush=True)
         # shared: without locks, two cells may record at the same time
-        with written_aside(place, shared=True) as aside, RolloutPool(spec, config.rollout) as pool:
+        with (
+            _timed(cell_folder, "demonstrations"),
+            written_aside(place, shared=True) as aside,
+            RolloutPool(spec, config.rollout) as pool,
+        ):
             collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)
     return place
@@ -176,9 +204,9 @@ def _write_result(
     metrics: dict[str, Any],
     suites: dict[str, Any],
     folder: Path,
-    seconds: float,
 ) -> None:
     plain = to_dict(config)
+    phases = _read(folder / "train/timings.json")
     rounds, final = metrics["rounds"], metrics["evaluation"]
     measured = [final, *suites.values(), *(entry["validation"] for entry in rounds)]
     steps = rounds[-1]["env_steps"] + sum(
@@ -211,8 +239,8 @@ def _write_result(
             "evaluation": final,
             "suites": suites,
             "frames": 0 if encoder is None else steps * cameras,
-            "seconds": seconds,
-            "phases": _read(folder / "train/timings.json"),
+            "seconds": sum(phases.values()) + sum(_seconds(folder).values()),
+            "phases": phases,
         },
     )
 

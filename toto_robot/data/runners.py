@@ -19,6 +19,7 @@ from tqdm import tqdm
 __all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "end_with_parent", "run_slices"]
 
 Job = Callable[[int], None]
+_TASK = "SLURM_ARRAY_TASK_ID"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +89,9 @@ def _work(job: Job, slices: Sequence[int], done: Any, worker: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Let a worker process of `multiprocessing` end when its parent process ends, even by kill -9.
+    """End this worker process of `multiprocessing` when its parent process ends, even by kill -9.
 
-    A thread waits for the end of the parent process, and then ends the worker at once.
+    A thread waits for the end of the parent process.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -122,6 +123,11 @@ class Slurm:
         if self.slices_per_task < 1:
             raise ValueError(f"slices_per_task must be at least 1, got {self.slices_per_task}")
 
+    @property
+    def is_task(self) -> bool:
+        """Whether this process is a task of a job array."""
+        return _TASK in os.environ
+
     def mine(self, slices: int) -> range:
         """Return the numbers of the slices that this task processes.
 
@@ -131,10 +137,10 @@ class Slurm:
         Raises:
             ValueError: the process is not a task of a job array, or its number is too high.
         """
-        text = os.environ.get("SLURM_ARRAY_TASK_ID")
+        text = os.environ.get(_TASK)
         if text is None or not text.isdigit():
             raise ValueError(
-                "runner=slurm is for tasks of a job array: SLURM_ARRAY_TASK_ID is "
+                f"runner=slurm is for tasks of a job array: {_TASK} is "
                 + ("not set" if text is None else repr(text))
             )
         first = int(text) * self.slices_per_task
