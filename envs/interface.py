@@ -5,10 +5,10 @@ real robot each have an `Interface`. When two of them are combined, for example 
 robot, their interfaces must be equal. Otherwise the policy would misinterpret inputs or outputs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from toto_robot.config import differences, from_dict, to_dict
+from toto_robot.config import OMITTED, differences, from_dict, to_dict
 
 OWN = "own"
 LIMITS = "limits"
@@ -53,6 +53,11 @@ class Interface:
             absolute element is 1. For `limits`, it is half of the difference between the highest
             and the lowest value.
         rate_hz: control steps per second.
+        image_reading: how the images of a third-party environment are read: the order of the colour
+            channels, and the operation that makes the images upright, for example
+            `bgr, flip vertical`. None: not recorded, and not compared.
+        action_middle: for `limits`, the value that an action of 0 stands for, one per element.
+            None: not recorded, and not compared.
     """
 
     arm: str
@@ -62,6 +67,8 @@ class Interface:
     action: tuple[str, ...]
     action_scale: tuple[float, ...]
     rate_hz: float
+    image_reading: str | None = field(default=None, metadata={OMITTED: True})
+    action_middle: tuple[float, ...] | None = field(default=None, metadata={OMITTED: True})
 
     def __post_init__(self) -> None:
         if self.action_kind not in ACTION_KINDS:
@@ -90,7 +97,9 @@ class Interface:
 
     def differences(self, other: "Interface") -> list[str]:
         """Return one line of text per field in which `other` differs; an empty list if equal."""
-        return differences(self._in_words(), other._in_words())
+        here, there = self._in_words(), other._in_words()
+        both = here.keys() & there.keys()  # all fields that both have recorded
+        return differences({key: here[key] for key in both}, {key: there[key] for key in both})
 
     def require_equal(self, other: "Interface", here: str = "here", there: str = "there") -> None:
         """Check that `other` is equal to this interface.

@@ -148,7 +148,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         if config.success is not None:
             function = named(config.success, "env.success")
             self._success = with_env(function, f"env.success={config.success}", "info")
-        self.interface = self._interface()
+        self.interface = self._interface(config)
         boxes: dict[str, spaces.Space] = {
             f"image_{one.name}": spaces.Box(0, 255, (one.height, one.width, 3), np.uint8)
             for one in self.interface.cameras
@@ -268,7 +268,7 @@ class AdaptedEnv(gymnasium.Wrapper):
             "env.success=module:function"
         )
 
-    def _interface(self) -> Interface:
+    def _interface(self, config: GymnasiumEnv) -> Interface:
         samples = [
             one.frames(np.zeros((1, *one.shape), np.float32 if one.is_float else np.uint8))
             for one in self.images
@@ -287,6 +287,10 @@ class AdaptedEnv(gymnasium.Wrapper):
             action=tuple(f"action_{index}" for index in range(len(scale))),
             action_scale=tuple(scale.tolist()),
             rate_hz=float(rate_hz),
+            image_reading=config.colour_order + (f", flip {config.flip}" if config.flip else "")
+            if self.images
+            else None,
+            action_middle=tuple(((self._low + self._high) / 2).tolist()),
         )
 
 

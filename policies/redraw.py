@@ -62,7 +62,8 @@ class RedrawConfig:
         store: folder of a demonstration store, for example `runs/train/store`.
         env: the environment in which the episodes were recorded, with the same options.
         episodes: number of episodes to render, evenly spaced over the demonstration store; None:
-            all. An npz file of Franka-pick has 0.2 MB.
+            all. Another number needs another `out`, unless its choice contains all episodes that
+            are there. An npz file of Franka-pick has 0.2 MB.
         format: `npz`: one file per episode. `lerobot`: a LeRobotDataset v3.0.
     """
 
@@ -79,18 +80,23 @@ def redraw(config: RedrawConfig, out: Path) -> None:
         FileNotFoundError: the folder has no demonstration store.
         ValueError: the episodes were recorded in another environment or with other options, the
             proprioception of a replayed episode differs from the recorded one, or `out` has
-            episodes of another store.
+            episodes of another store, or episodes that do not belong to the choice of this run.
     """
     header = read_header(config.store)
     if header.env != config.env.id:
         raise ValueError(f"{config.store} was recorded in {header.env!r}, not in {config.env.id!r}")
     _require_recorded_options(config)
-    claim(out, config)
-    env = make_env(config.env, with_images=True, privileged=True)
-    header.interface.require_equal(interface_of(env), str(config.store), "the environment")
     store = DemoStore(config.store, header)
     number = len(store) if config.episodes is None else min(config.episodes, len(store))
     chosen = np.unique(np.linspace(0, len(store) - 1, number).astype(int)).tolist()
+    before = _written(out)
+    if not set(before) <= set(chosen) or (
+        config.format == "lerobot" and before != chosen[: len(before)]
+    ):
+        raise ValueError(f"{out} has other episodes of the store, choose another out: {before}")
+    claim(out, config)
+    env = make_env(config.env, with_images=True, privileged=True)
+    header.interface.require_equal(interface_of(env), str(config.store), "the environment")
     if config.format == "npz":
         _write_files(env, store, chosen, out)
     else:
@@ -118,6 +124,15 @@ def _require_recorded_options(config: RedrawConfig) -> None:
         )
 
 
+def _written(out: Path) -> list[int]:
+    """Return the numbers, in the store, of the episodes that `out` contains already."""
+    try:
+        reader = DatasetReader(out)
+    except FileNotFoundError:
+        return sorted(int(path.stem) for path in out.glob("[0-9]*.npz"))
+    return [int(reader.facts(index).get("store_episode", -1)) for index in range(len(reader))]
+
+
 def _write_files(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) -> None:
     for index in tqdm(chosen, desc="redraw", unit="episode"):
         path = out / f"{index:06d}.npz"
@@ -135,11 +150,7 @@ def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) 
         Column(name=STATE, dtype="float64", names=_state_names(env)),
     )
     with DatasetWriter(out, interface, columns) as writer:
-        reader = DatasetReader(out)
-        before = [reader.facts(index).get("store_episode") for index in range(len(reader))]
-        if before != chosen[: len(before)]:
-            raise ValueError(f"{out} has other episodes of the store, choose another out: {before}")
-        for index in tqdm(chosen[len(before) :], desc="redraw", unit="episode"):
+        for index in tqdm(chosen[len(_written(out)) :], desc="redraw", unit="episode"):
             writer.append(_demonstration(env, store, index))
 
 

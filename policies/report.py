@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envs.success_rates import describe_rate, wilson_interval
+from envs.success_rates import describe_rate
 from toto_robot.files import written_aside
 
 from .rollouts.evaluation import best
@@ -41,9 +41,9 @@ def write_tensorboard(out: Path, rounds: Sequence[Json]) -> None:
         for name in ("env_steps", "episodes", "beta", "expert_acted", "collected_success"):
             if entry[name] is not None:
                 board.add_scalar(f"collection/{name}", entry[name], number)
-        rate = validation["successes"] / max(1, validation["episodes"])
-        board.add_scalar("success/by_round", rate, number)
-        board.add_scalar("success/by_env_step", rate, entry["env_steps"])
+        if validation["episodes"]:
+            board.add_scalar("success/by_round", validation["rate"], number)
+            board.add_scalar("success/by_env_step", validation["rate"], entry["env_steps"])
         for step, loss in zip(_steps(out, entry), entry["losses"], strict=True):
             board.add_scalar(loss_name, loss, step)
     board.close()
@@ -63,22 +63,24 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
     is_ppo = config["method"] == "ppo"
     figure = _new_figure(12, 3.8)
     by_round, by_step, loss_axes = figure.subplots(1, 3)
-    tried = [(e["validation"]["successes"], e["validation"]["episodes"]) for e in rounds]
-    rates = [successes / max(1, episodes) for successes, episodes in tried]
-    bands = [wilson_interval(*numbers) for numbers in tried]
+    validated = [entry for entry in rounds if entry["validation"]["episodes"]]
+    rates = [entry["validation"]["rate"] for entry in validated]
+    bands = [entry["validation"]["wilson_95"] for entry in validated]
     low, high = [band[0] for band in bands], [band[1] for band in bands]
     for axes, key, label in (
         (by_round, "round", "round of PPO" if is_ppo else "DAgger round (0: demonstrations)"),
         (by_step, "env_steps", "environment steps collected"),
     ):
-        x = [entry[key] for entry in rounds]
-        axes.fill_between(x, low, high, alpha=0.2, linewidth=0)
-        axes.plot(x, rates, marker="o", label="validation, Wilson 95 %")
+        if validated:
+            x = [entry[key] for entry in validated]
+            axes.fill_between(x, low, high, alpha=0.2, linewidth=0)
+            axes.plot(x, rates, marker="o", label="validation, Wilson 95 %")
         if final is not None:
-            _mark_final(axes, x[-1], final)
+            _mark_final(axes, rounds[-1][key], final)
         axes.set(xlabel=label, ylabel="success rate", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
     for entry in rounds:
         loss_axes.plot(_steps(out, entry), entry["losses"], color=f"C{entry['round'] % 10}")
     loss_axes.set_xlabel("gradient steps (one colour per round)")

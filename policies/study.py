@@ -23,17 +23,18 @@ from pathlib import Path
 
 import numpy as np
 
-from toto_robot.cli import command
+from toto_robot.cli import command, config_dirs
 from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
-from toto_robot.runs import require_same_weights
+from toto_robot.runs import require_same_inputs, require_same_weights
 
 from .environment import AnyEnv, make_env
 from .evaluate import on_suite
 from .studies.config import ATTACHED, Cell, StudyConfig, cell_folder, result_path
 from .studies.report import write_report
 from .studies.results import read_results
+from .teacher_policy import teacher_inputs
 
 _LOG_LINES = 12
 
@@ -41,20 +42,28 @@ _LOG_LINES = 12
 def study(config: StudyConfig, out: Path) -> None:
     """Run the cells without a result, and write the report.
 
+    With `runner=slurm`, a task of a job array runs only its cells. Outside of a job array, no cell
+    is run, and the report of the finished cells is written.
+
     Raises:
         ValueError: a cell has settings that are not valid, an evaluation suite that its environment
             does not have, or an earlier result of other settings; or cells failed, after the report
             was written. The message names the cells.
     """
-    cells = config.cells()
+    cells = config.cells(config_dirs())
     _check_cells(cells)
     _check_results(out, cells)
     waiting = [number for number, cell in enumerate(cells) if not _is_done(out, cell)]
-    mine = run_slices(config.runner, waiting, len(cells))
+    is_task = isinstance(config.runner, Slurm) and config.runner.is_task
+    if isinstance(config.runner, Slurm) and not is_task:
+        print("runner=slurm, but not a task of a job array: no cell is run, only reported")
+        mine = []
+    else:
+        mine = run_slices(config.runner, waiting, len(cells))
     print(_plan(config, out, cells, mine), flush=True)
     if mine:
         config.runner.run(_Run(out.resolve(), cells), mine)
-    if isinstance(config.runner, Slurm) and not all(_is_done(out, cell) for cell in cells):
+    if is_task and not all(_is_done(out, cell) for cell in cells):
         print("other cells are not finished yet; run the command once more for the report")
     else:
         _report(config, out, cells)
@@ -156,15 +165,17 @@ def _check_results(out: Path, cells: Sequence[Cell]) -> None:
     """Check that existing results belong to the same settings.
 
     Raises:
-        ValueError: a cell has a result of other settings, or of other weights of the encoders of
-            this package; the message names the cell.
+        ValueError: a cell has a result of other settings, of other weights of the encoders of this
+            package, or of a teacher whose weights have changed; the message names the cell.
     """
     there = {(one["column"], one["row"], one["seed"]): one for one in read_results(out, cells)}
     for cell in cells:
         found = there.get((cell.column, cell.row, cell.seed))
         if found is None:
             continue
-        require_same_weights(cell_folder(out, cell) / "train")
+        run, teacher = cell_folder(out, cell) / "train", found["config"]["teacher"]
+        require_same_weights(run)
+        require_same_inputs(run, teacher_inputs(None if teacher is None else Path(teacher)))
         if (
             found["settings"] != list(cell.settings)
             or not set(cell.suites) <= set(found["suites"])

@@ -203,6 +203,13 @@ def load_teacher(folder: Path) -> TeacherPolicy:
     return teacher.requires_grad_(False).eval()
 
 
+def teacher_inputs(folder: Path | None) -> dict[str, str]:
+    """Return the sha256 of a teacher's weights, by its path; nothing without a checkpoint there."""
+    if folder is None or not (folder / "config.json").is_file():
+        return {}
+    return {str(folder): read_config(folder, KIND)["sha256"]}
+
+
 def choose_expert(
     env_id: str, teacher: Path | None, env: gymnasium.Env[Any, Any], expert: str | None = None
 ) -> Policy:

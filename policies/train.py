@@ -17,6 +17,8 @@ in `out`. With an environment the files are:
 
     config.json         the settings; a resumed run may change only settings that do not affect
                         results (`toto_robot.runs`), and increase rounds or evaluation
+    inputs.json         hashes of a demonstration store in `data` and of the teacher's weights, if
+                        there are any; a resumed run needs the same
     store/              all episodes, as tokens (the demonstration store)
     rounds/00/          policy/ and round.json of each round; exists once the round is complete
     policy/             the policy of the last round, for `policies.evaluate`
@@ -48,6 +50,7 @@ from .learning.reinforce import reinforce
 from .report import conclude
 from .rollouts.pool import RolloutPool
 from .rollouts.rollout import RolloutSpec
+from .teacher_policy import teacher_inputs
 
 
 def train(config: TrainConfig, out: Path) -> None:
@@ -91,7 +94,8 @@ def train(config: TrainConfig, out: Path) -> None:
         _open(learner, demonstrations, spec, filmed=config.video_episodes > 0)
     if spec is not None:
         print(spec.describe_env(), end="", flush=True)
-    if "video_episodes" in claim(out, config):
+    inputs = {} if demonstrations is None else demonstrations.inputs()
+    if "video_episodes" in claim(out, config, inputs | teacher_inputs(config.teacher)):
         (out / "rollout.mp4").unlink(missing_ok=True)
     if _is_complete(None if spec is None else plan, out):
         if demonstrations is not None and (new := demonstrations.num_new(out / "data")):

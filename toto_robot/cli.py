@@ -25,7 +25,7 @@ from .overrides import quoted, read_arguments
 from .runs import goes_on, stopped_after
 from .usage import discard_output, help_text, print_any_text, show
 
-__all__ = ["command", "compose", "configure"]
+__all__ = ["command", "compose", "config_dirs", "configure"]
 
 C = TypeVar("C")
 _RECORDS_OF_A_FILE = (  # only a multirun leaves records, beside the file
@@ -176,8 +176,19 @@ def _progress(out: Path | None) -> str:
     return stopped_after(int(bar.n), int(bar.total), bar.unit, goes_on=goes_on(out))
 
 
+def config_dirs() -> tuple[Path, ...]:
+    """Return the folders of `--config-dir` of the running command, as absolute paths."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return tuple(Path(one.path).absolute() for one in sources if one.provider == "command-line")
+
+
 def compose(
-    name: str, overrides: Sequence[str] = (), config_class: type | None = None
+    name: str,
+    overrides: Sequence[str] = (),
+    config_class: type | None = None,
+    config_dirs: Sequence[Path] = (),
 ) -> tuple[dict[str, Any], Path]:
     """Return the settings of a command as plain data, and its `out`.
 
@@ -188,6 +199,7 @@ def compose(
         overrides: settings `key=value` in Hydra's grammar, which replace those of the file.
         config_class: the command's dataclass. With it, `overrides` are read as on the command line,
             so that `encoder=FOLDER` is possible. None: `overrides` are passed to Hydra unchanged.
+        config_dirs: folders with further choices of groups, as of `--config-dir`.
 
     Raises:
         ValueError: a value is missing (`???`) or not finite, or a setting is unknown.
@@ -201,8 +213,9 @@ def compose(
     try:
         if config_class is not None:
             words = list(overrides)
-            overrides = read_arguments(words, config_class, root.groups, folders, {}).overrides
-        return _plain(_composed(root, folders, overrides))
+            search = [*config_dirs, *folders]
+            overrides = read_arguments(words, config_class, root.groups, search, {}).overrides
+        return _plain(_composed(root, folders, overrides, config_dirs))
     except _composition_errors() as error:  # pyrefly: ignore
         raise ValueError(_in_short(error)) from error
     finally:

@@ -32,6 +32,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 __all__ = ["differences", "from_dict", "to_dict"]
 
+OMITTED = "omitted"  # key in a field's metadata, see `to_dict`
+
 T = TypeVar("T")
 
 
@@ -88,13 +90,18 @@ def to_dict(config: object) -> Any:
     """Convert a config to plain data, which JSON and YAML can store; `from_dict` does the opposite.
 
     A dataclass becomes a dict, whose first key is `kind` if the class has this attribute. A tuple
-    becomes a list, and a `Path` becomes a string.
+    becomes a list, and a `Path` becomes a string. A field with the metadata `{OMITTED: True}` is
+    left out if it is None, so that existing files and hashes stay as they are.
 
     Raises:
         TypeError: a value cannot be converted to plain data.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        fields = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        fields = {
+            field.name: to_dict(value)
+            for field in dataclasses.fields(config)
+            if (value := getattr(config, field.name)) is not None or not field.metadata.get(OMITTED)
+        }
         kind = getattr(type(config), "kind", None)
         return {"kind": kind} | fields if isinstance(kind, str) else fields
     if isinstance(config, Mapping):

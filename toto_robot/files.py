@@ -27,8 +27,9 @@ def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     Args:
         path: the file or the folder to write.
         shared: True if several processes may write the same content to `path` at the same time,
-            such as a cache. Each has its own temporary path, and the last rename wins; remains of
-            an interrupted attempt stay.
+            such as a cache. Each has its own temporary path; the last file replaces the others,
+            but the first folder stays, because a process may read it already. Remains of an
+            interrupted attempt stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}{f'.{uuid4().hex}' if shared else ''}.part")
@@ -39,10 +40,15 @@ def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
         for part in sorted(aside.rglob("*")) if aside.is_dir() else []:
             synchronise(part)
         synchronise(aside)
-        if path.is_dir():
+        if path.is_dir() and not shared:
             _remove(old)
             os.replace(path, old)
-        os.replace(aside, path)
+        try:
+            os.replace(aside, path)
+        except OSError:
+            if not (shared and path.is_dir()):
+                raise
+            _remove(aside)
     except BaseException:
         _remove(aside)
         raise

@@ -73,11 +73,11 @@ def claim(
         write_json(path, asked)
         _write_weights(out, asked)
         (out / INPUTS).unlink(missing_ok=True)
-        _require_same_inputs(out, inputs)
+        require_same_inputs(out, inputs)
         return ()
     require_same_weights(out)
     differing = require_same(read_record(path, out), config, out)
-    _require_same_inputs(out, inputs)
+    require_same_inputs(out, inputs)
     if differing:
         write_json(path, asked)
     return differing
@@ -132,7 +132,7 @@ def _write_weights(out: Path, asked: Any) -> None:
         (out / RECORD).unlink(missing_ok=True)
 
 
-def _require_same_inputs(out: Path, inputs: Mapping[str, str]) -> None:
+def require_same_inputs(out: Path, inputs: Mapping[str, str]) -> None:
     """Save the hashes of a run's inputs, or compare them with the saved hashes.
 
     A run before version 0.2 has not saved them. Then the present hashes are saved.

@@ -36,7 +36,8 @@ class PathConfig:
     Attributes:
         rate_hz: frame rate of the recording, Hz; None: read the rate from the file. If the file
             contains a rate, the two rates must be equal.
-        every: use only every n-th frame. An action is then the motion to the next used frame.
+        every: use only every n-th frame. An action is then the motion to the next used frame, and
+            the last gripper command before that frame.
         joint_step_rad: joint increment that an action of 1 stands for, rad. Larger increments are
             clipped, and the number of clipped actions is printed.
         image_size: height and width of the images in the result, pixels. Each image is cropped to
@@ -160,14 +161,15 @@ def demonstration(path: JointPath, config: PathConfig) -> Demonstration:
     """
     assert config.rate_hz is not None  # see `rate_of`
     rows = slice(None, None, config.every)
-    joints, commands = path.joints_rad[rows], path.commands[rows]
+    joints = path.joints_rad[rows]
     actions, meaning, num_cut = _actions(path, config)
     images = {name: fitted(frames[rows], config.image_size) for name, frames in path.images.items()}
     names = FRANKA_PANDA.joint_names
     positions = tuple(f"{name}_position" for name in names)
     if path.width_m is None:
         # the previous command; unknown at the first frame, where the first command is used
-        hand, hand_name = np.concatenate([commands[:1], commands[:-1]]), f"{_HAND.name}_command"
+        hand = np.concatenate([path.commands[:1], _commands(path, config.every)[:-1]])
+        hand_name = f"{_HAND.name}_command"
     else:
         hand, hand_name = path.width_m[rows], f"{_HAND.name}_width"
     return Demonstration(
@@ -209,17 +211,27 @@ def _actions(
         names = tuple(f"action[{index}]" for index in range(own.shape[1]))
         meaning = {"action_kind": OWN, "action": names, "action_scale": (1.0,) * len(names)}
         return own, meaning, 0
-    joints, commands = path.joints_rad[:: config.every], path.commands[:: config.every]
+    joints = path.joints_rad[:: config.every]
     if path.width_m is not None:
         _require_sign(path.width_m, path.commands)
     increments = np.diff(joints, axis=0) / config.joint_step_rad
     actions = np.zeros((len(joints), NUM_JOINTS + 1), np.float32)
     actions[:-1, :-1] = np.clip(increments, -1.0, 1.0)
-    actions[:, -1] = np.clip(commands, -1.0, 1.0)
+    actions[:, -1] = np.clip(_commands(path, config.every), -1.0, 1.0)
     names = (*(f"{name}_increment" for name in FRANKA_PANDA.joint_names), f"{_HAND.name}_opening")
     scale = (*(config.joint_step_rad,) * NUM_JOINTS, 1.0)
     meaning = {"action_kind": "joint_increment", "action": names, "action_scale": scale}
     return actions, meaning, int((np.abs(increments) > 1).any(axis=1).sum())
+
+
+def _commands(path: JointPath, every: int) -> NDArray[np.float64]:
+    """Return, for each used frame, the last gripper command before the next used frame.
+
+    A joint increment, too, contains all motion until that frame. The last used frame has no next
+    used frame, so its command is at most the last one of the recording.
+    """
+    steps = len(path.commands)
+    return path.commands[np.minimum(np.arange(0, steps, every) + every - 1, steps - 1)]
 
 
 def _require_sign(width_m: NDArray[np.float64], commands: NDArray[np.float64]) -> None:

@@ -13,7 +13,7 @@ from toto_robot.data.lerobot import INFO, LeRobotFolder, read_json
 
 from .lerobot.others import LerobotLayout
 from .lerobot.reader import DatasetReader, is_dataset
-from .store import DemoStore, StoreHeader, open_store, read_header
+from .store import DemoStore, StoreHeader, digest, open_store, read_header
 from .tokenised import Which, choose, chosen_before, tokenised
 
 
@@ -57,6 +57,15 @@ class Demonstrations:
                 env = read_json(path).get("notes", {}).get("env_id")
                 envs.update([] if env is None else [str(env)])
         return {"tasks": sorted(tasks), "envs": sorted(envs)}
+
+    def inputs(self) -> dict[str, str]:
+        """Return the hash of a demonstration store, by its path.
+
+        A missing store and a data set have no hash: the episodes of a data set are chosen once, and
+        `num_new` finds later ones.
+        """
+        is_store = (self.folder / "store.json").is_file()
+        return {str(self.folder): digest(self.folder)} if is_store else {}
 
     def open(
         self,

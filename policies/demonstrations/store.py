@@ -14,6 +14,7 @@ at a time.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,14 @@ def read_header(folder: Path) -> StoreHeader:
     if data.pop("kind", None) != "demonstrations" or (form := data.pop("format", None)) != FORMAT:
         raise ValueError(f"{path} is no store of format {FORMAT}: {form!r}")
     return from_dict(StoreHeader, data, at=str(path))
+
+
+def digest(folder: Path) -> str:
+    """Return the sha256 of the header and of all episodes of a demonstration store."""
+    found = sha256((folder / "store.json").read_bytes())
+    for path in sorted((folder / "episodes").glob("[0-9]*.safetensors")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _arrays(episode: Episode) -> dict[str, NDArray[Any]]:

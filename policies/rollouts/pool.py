@@ -4,7 +4,6 @@ Each worker process has its own environments and its own copy of the encoder.
 """
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Self
 
 import torch
 
+from toto_robot.data.runners import end_with_parent
 from toto_robot.device import num_cpus
 
 from ..environment import is_batched
@@ -141,7 +141,7 @@ def _start_worker(spec: RolloutSpec, created_s: float) -> None:
         created_s: time at which the main process started the worker, s.
     """
     global _worker, _start_up_s
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     _worker = RolloutWorker(spec)
     _start_up_s = time.time() - created_s
@@ -154,11 +154,3 @@ def _run_in_worker(job: RolloutJob) -> tuple[list[Rollout], dict[str, float]]:
     seconds["start-up"] += _start_up_s
     _start_up_s = 0.0
     return rollouts, seconds
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent process ends, even by kill -9."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

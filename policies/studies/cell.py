@@ -7,7 +7,6 @@ environment, expert, seed and tokenizer share the demonstrations, which are reco
 only once.
 """
 
-import fcntl
 import json
 import os
 import sys
@@ -27,22 +26,26 @@ from toto_robot.config import from_dict, to_dict
 from toto_robot.device import choose_device
 from toto_robot.encoders.streamed import StreamedEncoder
 from toto_robot.files import write_json, written_aside
+from toto_robot.locks import lock
 
 from ..demonstrations.store import StoreHeader, create_store
 from ..evaluate import EvaluateConfig, evaluate
 from ..learning.config import TrainConfig
 from ..learning.dagger import Round, collect
+from ..rollouts.job import add_seconds
 from ..rollouts.pool import RolloutPool
 from ..rollouts.rollout import RolloutSpec
 from ..rollouts.seeds import EVALUATION_SEEDS, NUM_RUN_SEEDS
 from ..rollouts.video import film
 from ..student import load_student, read_metadata
+from ..teacher_policy import teacher_inputs
 from ..train import train
 from ..trained_policy import TrainedPolicy
 from .config import ATTACHED, Cell, cell_folder, result_path
 
 # Demonstrations are of other environment seeds than the episodes that DAgger collects.
 _DEMONSTRATION_SEED = 50
+_SECONDS = "seconds.json"  # wall time of the phases outside of `train`
 
 
 def run_cell(out: Path, cell: Cell) -> None:
@@ -59,21 +62,38 @@ def run_cell(out: Path, cell: Cell) -> None:
     if result_path(out, cell).is_file():
         return
     config = cell.train_config()
-    start = time.perf_counter()
     if cell.filmed:
         _spec(config).require_video()
     encoder = config.encoder.build(torch.device(choose_device(config.device)))
     if config.method != "ppo":
-        config = replace(config, data=_demonstrations(out / "demonstrations", config, encoder))
+        place = _demonstrations(out / "demonstrations", config, encoder, folder)
+        config = replace(config, data=place)
     train(config, folder / "train")
     suites = {}
     for name in cell.suites:
-        evaluate(_evaluation(cell, config, folder, name), folder / "suites" / name)
+        with _timed(folder, "suites"):
+            evaluate(_evaluation(cell, config, folder, name), folder / "suites" / name)
         suites[name] = _read(folder / "suites" / name / "evaluation.json")
     metrics = _read(folder / "train/metrics.json")
     if cell.filmed:
-        _film(folder, config, encoder, metrics["evaluation"]["seeds"])
-    _write_result(cell, config, encoder, metrics, suites, folder, time.perf_counter() - start)
+        with _timed(folder, "videos"):
+            _film(folder, config, encoder, metrics["evaluation"]["seeds"])
+    _write_result(cell, config, encoder, metrics, suites, folder)
+
+
+@contextmanager
+def _timed(folder: Path, phase: str) -> Iterator[None]:
+    """Add the wall time of the block to `seconds.json`, which has that of earlier starts, too."""
+    start = time.perf_counter()
+    yield
+    seconds = _seconds(folder)
+    add_seconds(seconds, {phase: time.perf_counter() - start})
+    write_json(folder / _SECONDS, seconds)
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    path = folder / _SECONDS
+    return _read(path) if path.is_file() else {}
 
 
 def _spec(config: TrainConfig) -> RolloutSpec:
@@ -89,19 +109,22 @@ def _spec(config: TrainConfig) -> RolloutSpec:
     )
 
 
-def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | None) -> Path:
+def _demonstrations(
+    folder: Path, config: TrainConfig, encoder: FrameEncoder | None, cell_folder: Path
+) -> Path:
     """Return the folder with the demonstrations of a cell; record them if they do not exist yet.
 
     Args:
         folder: folder of all demonstrations of the study.
         config: settings of the cell.
         encoder: the encoder, whose tokenizer compresses the frames.
+        cell_folder: folder of the cell, to whose time a recording is added.
     """
     spec = replace(_spec(config), privileged=True)
     header = StoreHeader.of(spec.env.id, spec.interface(), encoder)
     key = {
         "env": to_dict(spec.env),
-        "expert": [config.expert, str(config.teacher)],
+        "expert": [config.expert, str(config.teacher), *teacher_inputs(config.teacher).values()],
         "seed": config.seed,
         "episodes": config.demonstrations,
         "steps_after_success": config.steps_after_success,
@@ -109,11 +132,17 @@ def _demonstrations(folder: Path, config: TrainConfig, encoder: FrameEncoder | N
     }
     name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     place = folder.resolve() / name
-    with _alone(folder / f"{name}.lock"):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=True, name=f"{name}.lock"):
         if place.is_dir():
             return place
         print(f"demonstrations: {config.demonstrations} episodes of {spec.env.id}", flush=True)
-        with written_aside(place) as aside, RolloutPool(spec, config.rollout) as pool:
+        # shared: without locks, two cells may record at the same time
+        with (
+            _timed(cell_folder, "demonstrations"),
+            written_aside(place, shared=True) as aside,
+            RolloutPool(spec, config.rollout) as pool,
+        ):
             collect(pool, create_store(aside, header), None, _demonstrated(config), None)
             write_json(aside / "recorded_with.json", key)
     return place
@@ -130,15 +159,6 @@ def _demonstrated(config: TrainConfig) -> Round:
         seed=(config.seed + _DEMONSTRATION_SEED) % NUM_RUN_SEEDS,
         steps_after_success=config.steps_after_success,
     )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file during the block; first wait until no other process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _evaluation(cell: Cell, config: TrainConfig, folder: Path, suite: str) -> EvaluateConfig:
@@ -184,9 +204,9 @@ def _write_result(
     metrics: dict[str, Any],
     suites: dict[str, Any],
     folder: Path,
-    seconds: float,
 ) -> None:
     plain = to_dict(config)
+    phases = _read(folder / "train/timings.json")
     rounds, final = metrics["rounds"], metrics["evaluation"]
     measured = [final, *suites.values(), *(entry["validation"] for entry in rounds)]
     steps = rounds[-1]["env_steps"] + sum(
@@ -219,8 +239,8 @@ def _write_result(
             "evaluation": final,
             "suites": suites,
             "frames": 0 if encoder is None else steps * cameras,
-            "seconds": seconds,
-            "phases": _read(folder / "train/timings.json"),
+            "seconds": sum(phases.values()) + sum(_seconds(folder).values()),
+            "phases": phases,
         },
     )
 

@@ -63,6 +63,7 @@ class Cell:
         suites: evaluation suites for the trained policy.
         suite_episodes: number of held-out episodes in each suite.
         filmed: whether a success and a failure are filmed.
+        config_dirs: folders with further choices for the settings, such as `env/my_robot.yaml`.
     """
 
     row: str
@@ -72,6 +73,7 @@ class Cell:
     suites: tuple[str, ...]
     suite_episodes: int
     filmed: bool
+    config_dirs: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,7 +88,8 @@ class Cell:
         """
         words = [*self.settings, f"seed={self.seed}", "video_episodes=0"]
         try:
-            return from_dict(TrainConfig, compose("train", words, TrainConfig)[0])
+            data, _ = compose("train", words, TrainConfig, self.config_dirs)
+            return from_dict(TrainConfig, data)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
@@ -155,11 +158,14 @@ class StudyConfig:
                     f"{', '.join(_RESERVED)} itself: {setting!r}"
                 )
 
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self, config_dirs: tuple[Path, ...] = ()) -> tuple[Cell, ...]:
         """Return all cells: for each seed all columns, and for each column all rows.
 
         So the first seed of every row is finished first, and a study that stops early is complete
         for fewer seeds.
+
+        Args:
+            config_dirs: folders with further choices for the settings of the cells.
         """
         rows = {name: row.seeds or self.seeds for name, row in self.rows.items()}
         order = dict.fromkeys(seed for seeds in (self.seeds, *rows.values()) for seed in seeds)
@@ -172,6 +178,7 @@ class StudyConfig:
                 suites=where.suites,
                 suite_episodes=self.suite_episodes,
                 filmed=self.videos and seed == seeds[0],
+                config_dirs=config_dirs,
             )
             for seed in order
             for column, where in self.columns.items()

@@ -200,7 +200,10 @@ def _cell_row(result: Json) -> dict[str, Any]:
         "encoder": result["encoder"]["fingerprint"] if result["encoder"] else "",
         "config_sha256": result["config_sha256"],
         "outcomes": json.dumps(
-            {suite: outcomes_of(result, suite).astype(int).tolist() for suite in (TRAINING, *suites)}
+            {
+                suite: outcomes_of(result, suite).astype(int).tolist()
+                for suite in (TRAINING, *suites)
+            }
         ),
     }  # fmt: skip
 
@@ -238,14 +241,15 @@ def _draw(
             if not here:
                 continue
             for plot, (key, label) in zip(axes, _AXES, strict=False):
-                if not any(point[key] for one in here for point in one["curve"]):
-                    continue  # no labelled episodes: PPO
-                grid, curves = _on_grid(here, key)
+                drawn = [curve for one in here if any((curve := curve_of(one, key))[0])]
+                if not drawn:
+                    continue  # no labelled episodes: PPO; or no validation
+                grid, curves = _on_grid(drawn)
                 low, high = band(curves)
                 plot.plot(grid, curves.mean(axis=0), color=f"C{colour % 10}",
                           marker="o" if len(grid) < 3 else None,
                           linestyle="-" if colour < 10 else "--",
-                          label=f"{row} ({len(here)} seed{'s' * (len(here) > 1)})")  # fmt: skip
+                          label=f"{row} ({len(drawn)} seed{'s' * (len(drawn) > 1)})")  # fmt: skip
                 plot.fill_between(grid, low, high, color=f"C{colour % 10}", alpha=0.15, linewidth=0)
                 plot.set(xlabel=label, ylabel="success rate, validation", ylim=(-0.02, 1.02))
         steps = [point["env_steps"] for one in results for point in one["curve"]]
@@ -256,7 +260,8 @@ def _draw(
         draw(axes[2], finals, config)
         for plot in axes:
             plot.grid(alpha=0.3)
-        axes[0].legend(loc="lower right", fontsize="small")
+        if axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend(loc="lower right", fontsize="small")
 
 
 def _draw_rates(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -> None:
@@ -296,11 +301,8 @@ def _bars(one: Comparison) -> list[list[float]]:
     return [[one.rate.mean - low], [high - one.rate.mean]]
 
 
-def _on_grid(results: Sequence[Json], key: str) -> tuple[np.ndarray, np.ndarray]:
+def _on_grid(curves: Sequence[tuple[list[float], list[float]]]) -> tuple[np.ndarray, np.ndarray]:
     """Return a grid [n] on the x axis, and the learning curve of each seed on it [s n]."""
-    x = [[float(point[key]) for point in one["curve"]] for one in results]
-    rates = [curve_of(one)[1] for one in results]
-    low, high = max(one[0] for one in x), min(one[-1] for one in x)
+    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     grid = np.linspace(low, max(low, high), 1 if high <= low else 60)
-    curves = [np.interp(grid, one, rate) for one, rate in zip(x, rates, strict=True)]
-    return grid, np.stack(curves)
+    return grid, np.stack([np.interp(grid, x, rates) for x, rates in curves])

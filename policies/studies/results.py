@@ -33,7 +33,8 @@ class Comparison:
         episodes: number of episodes, over all seeds.
         rate: success rate with its interval over training seeds.
         area: area under the learning curve; None for a suite, which has no learning curve, or if
-            the learning curves of the column share no range of environment steps.
+            the learning curves of the column share no range of environment steps, also because a
+            cell has no validation episodes.
         against: success rate minus that of the baseline, on the seeds that both have; None for the
             baseline itself, or without such seeds.
         area_against: the same difference of the areas.
@@ -146,12 +147,15 @@ def _comparison(
     )
 
 
-def curve_of(result: Json) -> tuple[list[float], list[float]]:
-    """Return the learning curve of a cell: environment steps, and success rates in validation."""
-    points = result["curve"]
+def curve_of(result: Json, key: str = "env_steps") -> tuple[list[float], list[float]]:
+    """Return the learning curve of a cell: `key` and success rate of each validation.
+
+    Both lists are empty with `validation_episodes=0`.
+    """
+    points = [one for one in result["curve"] if one["episodes"]]
     return (
-        [float(one["env_steps"]) for one in points],
-        [one["successes"] / max(1, one["episodes"]) for one in points],
+        [float(one[key]) for one in points],
+        [one["successes"] / one["episodes"] for one in points],
     )
 
 
@@ -164,9 +168,9 @@ def outcomes_of(result: Json, suite: str) -> NDArray[np.float64]:
 
 def _limits(results: Sequence[Json]) -> tuple[float, float] | None:
     """Return the range of environment steps that the learning curves of a column share, if any."""
-    if not results:
-        return None
     steps = [curve_of(one)[0] for one in results]
+    if not steps or not all(steps):
+        return None
     low, high = max(one[0] for one in steps), min(one[-1] for one in steps)
     return (low, high) if low < high else None
 

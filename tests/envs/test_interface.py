@@ -60,6 +60,15 @@ def test_error_names_the_field_that_differs(field, value):
         interface().require_equal(other, here="env", there="policy")
 
 
+def test_what_only_one_has_recorded_is_not_compared():
+    """An earlier version did not record it, and environments of this project do not."""
+    recorded = interface(image_reading="bgr", action_middle=(0.5, 0.5))
+    assert recorded.differences(interface()) == interface().differences(recorded) == []
+    assert recorded.differences(dataclasses.replace(recorded, image_reading="rgb"))
+    assert Interface.from_dict(recorded.to_dict()) == recorded
+    assert "image_reading" not in interface().to_dict()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -68,10 +68,8 @@ def test_joints_become_the_actions_that_lead_there(tmp_path):
     assert found.num_steps == 5  # of 13 frames every third
     assert found.labelled.tolist() == [True] * 4 + [False]
     np.testing.assert_allclose(found.actions[:4, :7], 0.6, atol=1e-6)
-    np.testing.assert_allclose(
-        found.actions[:, 7], [0.8333, 0.3333, -0.1667, -0.6667, -1], atol=1e-3
-    )
     joints, width = make_path(0)
+    np.testing.assert_allclose(found.actions[:4, 7], width[3::3] / 0.04 - 1, atol=1e-6)
     np.testing.assert_allclose(found.proprio[:, :7], joints[::3], atol=1e-6)
     np.testing.assert_allclose(found.proprio[:, 7], width[::3], atol=1e-6)
     assert found.interface.rate_hz == 10
@@ -81,14 +79,16 @@ def test_joints_become_the_actions_that_lead_there(tmp_path):
     Translator(found.interface, FRANKA_PANDA, FR3)  # an arm can execute this
 
 
-def test_a_hand_that_says_only_whether_it_is_closed(tmp_path):
-    closed = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
-    arrays = rpt_arrays(0, gripper_width=None, gripper_closed=closed, success=None)
+@pytest.mark.parametrize("closes", [2, 4, 5, 6])  # the used frames are 0, 3, 6, 9, 12
+def test_a_hand_that_says_only_whether_it_is_closed(tmp_path, closes):
+    closed = np.arange(STEPS) >= closes
+    arrays = rpt_arrays(0, gripper_width=None, gripper_closed=closed.astype(int), success=None)
     convert(rpt(tmp_path / "raw", arrays), tmp_path / "out")
     (found,) = DatasetReader(tmp_path / "out")
     assert found.interface.proprio[-1] == "gripper_command"
-    assert found.actions[:, 7].tolist() == [1, 1, -1, -1, -1]
-    assert found.proprio[:, 7].tolist() == [1, 1, 1, -1, -1]
+    states = np.where(closed[::3], -1, 1)
+    assert found.actions[:4, 7].tolist() == states[1:].tolist()  # the state of the next used frame
+    assert found.proprio[:, 7].tolist() == states.tolist()
     assert found.facts["success"] is None
     Translator(found.interface, FRANKA_PANDA, FR3)
 
@@ -230,7 +230,7 @@ def robomimic(path: Path, number=2, **changes):
             joints, width = make_path(index)
             group = file.create_group(f"data/demo_{9 + index}")  # 9, 10: not in the order of words
             actions = np.zeros((STEPS, 7))
-            actions[:, -1] = np.where(np.arange(STEPS) < 6, -1, 1)
+            actions[:, -1] = np.where(np.arange(STEPS) < 5, -1, 1)
             arrays = {
                 "obs/agentview_image": random_images(index),
                 "obs/robot0_joint_pos": joints,
@@ -276,7 +276,8 @@ def test_robomimic_is_read(tmp_path):
     assert found.interface.camera_names == ("agentview",)
     assert np.array_equal(found.images["agentview"], random_images(1)[::2])
     np.testing.assert_allclose(found.actions[:6, :7], 0.4, atol=1e-6)
-    assert found.actions[:, 7].tolist() == [1, 1, 1, -1, -1, -1, -1]  # -1 opens there
+    # there, -1 opens; the command of frame 5 is the last one before the used frame 6
+    assert found.actions[:, 7].tolist() == [1, 1, -1, -1, -1, -1, -1]
     np.testing.assert_allclose(found.proprio[0, 7], 0.08, atol=1e-6)
     assert found.columns["source"][-1].tolist() == [0.0] * 6 + [1.0]
     convert(robomimic_config(path, mask="valid"), tmp_path / "valid")

@@ -64,9 +64,8 @@ def config(policy, **changes):
     return dataclasses.replace(plain, **changes)
 
 
-@pytest.fixture
-def teacher(tmp_path):
-    """A teacher that goes straight to the goal, by hand."""
+def save_teacher(folder, speed=3.0):
+    """Write a teacher that goes straight to the goal, by hand."""
     network = TeacherNetwork(hidden=(4,), activation="elu", normalise=False, clip=10.0)
     interface = without_cameras(ReachEnv().interface)
     policy = TeacherPolicy(
@@ -80,9 +79,14 @@ def teacher(tmp_path):
                 row = 2 * axis + side
                 policy.mlp[0].weight[row, axis] = -sign
                 policy.mlp[0].weight[row, 2 + axis] = sign
-                policy.mlp[2].weight[axis, row] = 3.0 * sign
-    policy.save(tmp_path / "teacher")
-    return tmp_path / "teacher"
+                policy.mlp[2].weight[axis, row] = speed * sign
+    policy.save(folder)
+    return folder
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return save_teacher(tmp_path / "teacher")
 
 
 def test_a_teacher_is_evaluated_where_it_learned(teacher, tmp_path, capsys):

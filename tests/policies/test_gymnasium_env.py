@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from policies import load_policy
 from policies.environment import describe_env, make_env, make_expert
+from policies.evaluate import EvaluateConfig, evaluate
 from policies.gymnasium_env import GymnasiumEnv
+from policies.rollouts.pool import RolloutConfig
 from tests.policies import third_party_world as world
 from tests.policies.fake_world import save_tiny_encoder
 
@@ -86,6 +89,29 @@ def test_the_checkpoint_is_evaluated_and_loaded(run, tmp_path):
     env = make_env(policy.env, with_images=True, privileged=False)
     observation, _ = env.reset(seed=0)
     assert policy.act(observation).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shift", "message"),
+    [
+        ({"flip": "vertical"}, 0, "image_reading: 'rgb' != 'rgb, flip vertical'"),
+        ({"colour_order": "bgr"}, 0, "image_reading: 'rgb' != 'bgr'"),
+        ({}, 1, r"action_middle: \[-0.5, 1.5\] != \[0.5, 2.5\]"),
+    ],
+)
+def test_a_policy_is_not_used_with_other_images_or_limits(
+    run, tmp_path, monkeypatch, changes, shift, message
+):
+    space = world.OtherReach.action_space
+    shifted = spaces.Box(space.low + np.float32(shift), space.high + np.float32(shift))
+    monkeypatch.setattr(world.OtherReach, "action_space", shifted)
+    setting = EvaluateConfig(
+        policy=str(run[0] / "policy"), env=config(proprio=("state", "gripper"), **changes),
+        encoder=None, suite=None, episodes=1, first_seed=2_000_000, video_episodes=0,
+        rollout=RolloutConfig(num_workers=0, group=1), device="cpu",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        evaluate(setting, tmp_path / "out")
 
 
 def test_the_expert_is_evaluated_by_the_command(tmp_path):

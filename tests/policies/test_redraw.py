@@ -24,13 +24,13 @@ class Reusing(ReusingReach, NamedReach):
 
 def test_images_are_those_that_the_tokens_were_made_of(tmp_path, monkeypatch):
     encoder = save_tiny_encoder(tmp_path / "tiny")
-    plain = config(encoder, method="bc", env=NAMED, video_episodes=0)
+    plain = config(encoder, method="bc", env=NAMED, demonstrations=7, video_episodes=0)
     train(plain, tmp_path / "run")
     folder = tmp_path / "run" / "store"
     monkeypatch.setattr(gymnasium.registry["fake/NamedReach-v0"], "entry_point", Reusing)
     redraw(RedrawConfig(store=folder, env=NAMED, episodes=3, format="npz"), tmp_path / "out")
     files = sorted((tmp_path / "out").glob("*.npz"))
-    assert [file.stem for file in files] == ["000000", "000002", "000004"]
+    assert [file.stem for file in files] == ["000000", "000003", "000006"]
     store = DemoStore(folder, read_header(folder))
     for file in files:
         episode = store[int(file.stem)]
@@ -41,6 +41,10 @@ def test_images_are_those_that_the_tokens_were_made_of(tmp_path, monkeypatch):
             assert opened["seed"] == episode.seed
             assert opened["state_names"].tolist() == ["point_x", "point_y", "goal_x", "goal_y"]
             assert opened["state"].shape == (len(episode.tokens), 4)
+    with pytest.raises(ValueError, match="other episodes of the store"):
+        redraw(RedrawConfig(store=folder, env=NAMED, episodes=4, format="npz"), tmp_path / "out")
+    assert sorted((tmp_path / "out").glob("*.npz")) == files
+    redraw(RedrawConfig(store=folder, env=NAMED, episodes=3, format="npz"), tmp_path / "out")
     with pytest.raises(ValueError, match=r"recorded in .*NamedReach-v0', not in 'other'"):
         redraw(
             RedrawConfig(

@@ -143,6 +143,26 @@ def test_it_begins_with_demonstrations_that_are_there(run, encoder, tmp_path):
     assert len(list((tmp_path / "more/store/episodes").iterdir())) == 2
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_demonstrations_that_changed_are_not_those_of_the_run(run, encoder, tmp_path, finished):
+    store, out = shutil.copytree(run / "store", tmp_path / "store"), tmp_path / "out"
+    dagger = DaggerConfig(rounds=1, episodes=2, beta=IndicatorBeta(), mixing="step")
+    settings = config(encoder, data=store, dagger=dagger, video_episodes=0)
+    train(settings, out)
+    if not finished:
+        (out / "metrics.json").unlink()
+        shutil.rmtree(out / "rounds/01")
+    (store / "features-abc").mkdir()  # a cache
+    train(settings, out)  # its own store grew
+    episodes = store / "episodes"
+    shutil.copyfile(episodes / "000000.safetensors", episodes / "000011.safetensors")
+    with pytest.raises(ValueError, match=f"the content of {store} has changed"):
+        train(settings, out)
+    shutil.rmtree(store)
+    if finished:
+        train(settings, out)  # is not needed any more
+
+
 def test_demonstrations_of_another_tokenizer_are_refused(run, tmp_path):
     other = save_tiny_encoder(tmp_path / "other", seed=1)
     with pytest.raises(ValueError, match="another tokenizer"):

@@ -68,3 +68,16 @@ def test_rows_come_back_from_csv(tmp_path):
             {"name": "a, b", "value": "1.5"},
             {"name": "c", "value": ""},
         ]
+
+
+def test_of_several_that_write_a_shared_folder_the_first_one_stays(tmp_path):
+    """Another process may read it already."""
+    with (
+        written_aside(tmp_path / "folder", shared=True) as one,
+        written_aside(tmp_path / "folder", shared=True) as other,
+    ):
+        for number, aside in enumerate((one, other)):
+            aside.mkdir()
+            (aside / "file").write_text(str(number))
+    assert (tmp_path / "folder/file").read_text() == "1"  # the inner block ended first
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -8,6 +8,7 @@ another.
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-__all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "run_slices"]
+__all__ = ["Job", "Local", "Plan", "RayCluster", "Runner", "Slurm", "end_with_parent", "run_slices"]
 
 Job = Callable[[int], None]
+_TASK = "SLURM_ARRAY_TASK_ID"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +58,7 @@ class Local:
         processes = [
             context.Process(
                 target=_work,
-                args=(job, slices[worker::workers], os.getpid(), done, worker),
+                args=(job, slices[worker::workers], done, worker),
                 daemon=True,
             )
             for worker in range(workers)
@@ -77,14 +79,28 @@ class Local:
             raise RuntimeError(f"{len(codes)} of {workers} workers ended with {codes}; run again")
 
 
-def _work(job: Job, slices: Sequence[int], parent: int, done: Any, worker: int) -> None:
+def _work(job: Job, slices: Sequence[int], done: Any, worker: int) -> None:
     """Process slices in a worker process until all are done, or until the parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends its workers
+    end_with_parent()
     for number in slices:
-        if os.getppid() != parent:
-            return
         job(number)
         done[worker] += 1
+
+
+def end_with_parent() -> None:
+    """End this worker process of `multiprocessing` when its parent process ends, even by kill -9.
+
+    A thread waits for the end of the parent process.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +123,11 @@ class Slurm:
         if self.slices_per_task < 1:
             raise ValueError(f"slices_per_task must be at least 1, got {self.slices_per_task}")
 
+    @property
+    def is_task(self) -> bool:
+        """Whether this process is a task of a job array."""
+        return _TASK in os.environ
+
     def mine(self, slices: int) -> range:
         """Return the numbers of the slices that this task processes.
 
@@ -116,10 +137,10 @@ class Slurm:
         Raises:
             ValueError: the process is not a task of a job array, or its number is too high.
         """
-        text = os.environ.get("SLURM_ARRAY_TASK_ID")
+        text = os.environ.get(_TASK)
         if text is None or not text.isdigit():
             raise ValueError(
-                "runner=slurm is for tasks of a job array: SLURM_ARRAY_TASK_ID is "
+                f"runner=slurm is for tasks of a job array: {_TASK} is "
                 + ("not set" if text is None else repr(text))
             )
         first = int(text) * self.slices_per_task

@@ -13,6 +13,7 @@ from policies.learning.config import TrainConfig
 from policies.learning.learner import Learner
 from policies.learning.reinforce import StudentTrainer
 from policies.learning.training_episodes import make_environments
+from policies.rollouts.evaluation import summarise
 from policies.rollouts.rollout import RolloutSpec
 from tests.command_lines import run
 from tests.policies.fake_world import ENV
@@ -68,8 +69,19 @@ def test_its_curve_and_times_are_those_of_ppo(finished):
     assert by_round.get_xlabel() == "round of PPO"
     assert losses.get_ylabel() == "value loss"
     assert [line.get_xdata().tolist() for line in losses.get_lines()] == [[4], [8], [12]]
+    assert [line.get_xdata().tolist() for line in by_round.get_lines()] == [[0, 1, 2]]
     seconds = json.loads((finished / "timings.json").read_text())
     assert min(seconds[name] for name in ("environments", "tokenizer", "transformer")) > 0
+
+
+def test_without_validation_there_is_no_curve(finished, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(reports, "_save", lambda figure, title, out: figures.append(figure))
+    nothing = summarise([])
+    rounds = [one | {"validation": nothing} for one in metrics(finished)["rounds"]]
+    reports.draw_curve(finished, rounds, None)
+    by_round, by_step, _ = figures[0].axes
+    assert not [*by_round.get_lines(), *by_step.get_lines()]
 
 
 def test_its_gradient_steps_are_those_that_were_taken():

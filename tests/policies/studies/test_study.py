@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from policies.studies import cell as one_cell
 from policies.studies import report
 from tests.command_lines import run
 from tests.policies.fake_world import ENV_ID, save_tiny_encoder
+from tests.policies.test_evaluate import NAMED, save_teacher
+from toto_robot import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -133,6 +136,51 @@ def test_a_study(finished):
     assert (out / "figures/reach.png").is_file()
 
 
+MY_ROBOT = f"""
+id: {ENV_ID}
+options: {{cameras: [eye]}}
+teacher_options: {{privileged: true}}
+blind_options: {{cameras: []}}
+"""
+
+
+def test_an_environment_of_the_user_s_own_folder(tmp_path, monkeypatch):
+    """The folder is named relative to the working directory."""
+    given = words("", tmp_path / "out", "seeds=[0]", "~rows.toto", "~rows.mean")
+    (tmp_path / "out_configs/env").mkdir()
+    (tmp_path / "out_configs/env/my_robot.yaml").write_text(MY_ROBOT)
+    given[1] = "out_configs"
+    monkeypatch.chdir(tmp_path)
+    done = run("policies.study", [*given, "columns.reach.settings=['env=my_robot']"])
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/cells/reach/blind/seed_0/result.json").is_file()
+
+
+def test_the_time_of_a_cell_is_that_of_all_its_starts(encoder, tmp_path):
+    more = ("~rows.toto", "~rows.mean", "seeds=[0]")
+    assert study(encoder, tmp_path / "out", *more).code == 0
+    result = tmp_path / "out/cells/reach/blind/seed_0/result.json"
+    before = json.loads(result.read_text())["seconds"]
+    result.unlink()  # as if it was killed after the training
+    assert "1 to run here" in study(encoder, tmp_path / "out", *more).out
+    found = json.loads(result.read_text())
+    assert found["seconds"] == before > sum(found["phases"].values())  # also the demonstrations
+
+
+def test_without_an_array_a_slurm_study_only_writes_the_report(
+    finished, encoder, tmp_path, monkeypatch
+):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    shutil.rmtree(out / "cells/reach/toto/seed_1")
+    (out / "report.md").unlink()
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    done = study(encoder, out, "runner=slurm")
+    assert done.code == 0, done.err
+    assert "no cell is run" in done.out
+    assert "- reach/toto/seed_1" in (out / "report.md").read_text()
+    assert not (out / "cells/reach/toto/seed_1").exists()
+
+
 def test_finished_cells_are_not_run_again(finished, encoder, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "out")
     again = study(encoder, out)
@@ -192,6 +240,16 @@ def test_no_cell_runs_on_after_ctrl_c(encoder, tmp_path):
                     os.kill(number, signal.SIGKILL)
 
 
+def test_a_file_system_without_locks_is_used(encoder, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    done = study(encoder, tmp_path / "out", "~rows.toto", "~rows.mean", "seeds=[0]")
+    assert done.code == 0, done.err
+    assert "cannot lock files" in done.err
+
+
 def test_a_video_shows_the_outcome_that_its_name_says(encoder, tmp_path, monkeypatch):
     """Here all evaluated episodes succeed, and none succeeds when it is filmed."""
     right = one_cell.train
@@ -230,6 +288,28 @@ def test_results_of_other_weights_are_not_mixed_with_new_ones(finished, encoder,
     done = study(encoder, out)
     assert done.code != 0
     assert f"{cell} holds a run with the encoder toto-nano of another version" in done.err
+
+
+def test_a_teacher_that_was_trained_again_is_another_expert(tmp_path, monkeypatch):
+    """Neither its demonstrations nor the results of its students are mixed with earlier ones."""
+    teacher, out, folder = tmp_path / "teacher", tmp_path / "out", tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    text = STUDY.replace("encoder=ENCODER", "encoder=none").replace("WORLD", NAMED.id)
+    (folder / "mine.yaml").write_text(text)
+    settings = f"settings=['experiment=tiny','method=bc','demonstrations=2','teacher={teacher}']"
+    words = [
+        *("--config-dir", str(folder.parent), "study=mine", "seeds=[0]", f"out={out}"),
+        *("~rows.toto", "~rows.mean", settings),
+    ]
+    save_teacher(teacher)
+    assert run("policies.study", words).code == 0
+    save_teacher(teacher, speed=2.0)
+    done = run("policies.study", words)
+    assert done.code != 0
+    assert f"the content of {teacher} has changed since the run in {out}/cells/" in done.err
+    shutil.rmtree(out / "cells")
+    assert run("policies.study", words).code == 0
+    assert len(list((out / "demonstrations").glob("*/store.json"))) == 2
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(finished, encoder, tmp_path, monkeypatch):
@@ -299,7 +379,7 @@ def test_rows_with_x_are_a_plot_over_layers(finished, encoder, tmp_path, monkeyp
     assert [one.get_label() for one in others if one.get_label() == "blind"] == ["blind"]
 
 
-def written(out, row, seed, steps, successes):
+def written(out, row, seed, steps, successes, validated=2):
     """Write the result of a cell by hand: its learning curve, and its successes of 4 episodes."""
     folder = out / f"cells/reach/{row}/seed_{seed}"
     folder.mkdir(parents=True)
@@ -307,12 +387,12 @@ def written(out, row, seed, steps, successes):
     result = {
         "row": row, "column": "reach", "seed": seed,
         "settings": ["experiment=tiny", *SETTINGS[row]],
-        "curve": [{"env_steps": n, "labelled_episodes": n, "successes": 1, "episodes": 2}
-                  for n in steps],
+        "curve": [{"env_steps": n, "labelled_episodes": n, "successes": validated // 2,
+                   "episodes": validated} for n in steps],
         "evaluation": {"seeds": seeds, "successes": successes, "episodes": 4,
                        "rate": successes / 4},
         "suites": {}, "encoder": None, "frames": 0, "seconds": 1.0, "phases": {},
-        "config_sha256": "",
+        "config": {"teacher": None}, "config_sha256": "",
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -344,6 +424,29 @@ def test_an_area_needs_steps_that_all_curves_share(steps, shared, tmp_path):
     compared = json.loads((out / "comparisons.json").read_text())
     assert [one["rate_mean"] for one in compared] == [0.5, 0.5]
     assert [one["area_mean"] for one in compared] == ([0.5, 0.5] if shared else ["", ""])
+
+
+@pytest.mark.parametrize("rows", ["a", "ab"])
+def test_without_validation_there_is_neither_curve_nor_area(tmp_path, monkeypatch, rows):
+    """With `validation_episodes=0`, in one row or in both."""
+    out, folder = tmp_path / "out", tmp_path / "configs/study"
+    folder.mkdir(parents=True)
+    (folder / "hand.yaml").write_text(BY_HAND)
+    for row in "ab":
+        written(out, row, 0, [20, 60], 2, validated=0 if row in rows else 2)
+    curves = []
+    right = report._on_grid
+
+    def noted(given):
+        curves.extend(given)
+        return right(given)
+
+    monkeypatch.setattr(report, "_on_grid", noted)
+    done = run("policies.study", ["--config-dir", str(folder.parent), "study=hand", f"out={out}"])
+    assert done.code == 0, done.err
+    assert curves == ([([20, 60], [0.5, 0.5])] * 2 if rows == "a" else [])  # over two x axes
+    compared = json.loads((out / "comparisons.json").read_text())
+    assert [(one["rate_mean"], one["area_mean"]) for one in compared] == [(0.5, "")] * 2
 
 
 def test_no_rate_and_no_area_has_an_interval_outside_0_to_1(tmp_path):

@@ -360,6 +360,40 @@ def test_workers_make_the_same_bytes_and_end_with_the_run(done, videos, tokenize
     assert content(out) == content(done)
 
 
+LONG_SLICES = """
+import os, sys, time
+from pathlib import Path
+from toto_robot.data.runners import Local
+
+def job(number):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(300)
+
+if __name__ == "__main__":
+    Local(workers=2).run(job, [0, 1])
+"""
+
+
+def test_workers_end_with_a_killed_run_also_within_a_slice(tmp_path):
+    script, begun = tmp_path / "run.py", tmp_path / "begun"
+    script.write_text(LONG_SLICES)
+    begun.mkdir()
+    deadline = time.monotonic() + 100
+    with subprocess.Popen([sys.executable, str(script), str(begun)]) as run:
+        while len(list(begun.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.kill()
+    workers = [int(path.name) for path in begun.iterdir()]
+    assert len(workers) == 2
+    try:
+        while any(_alive(worker) for worker in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(_alive(worker) for worker in workers)
+    finally:
+        for worker in filter(_alive, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
 def _children(parent):
     found = []
     for entry in os.listdir("/proc"):
