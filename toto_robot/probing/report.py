@@ -297,7 +297,7 @@ def gain(cell: Cell, joints: Score) -> dict[str, float]:
 
 
 def over_tokens(cells: Sequence[Cell], cell: Cell) -> dict[str, float]:
-    """Return how much better a cell is than layer 0 of its source and pool, with a 95 % interval."""
+    """Return the score of a cell minus that of layer 0, same source and pool, with an interval."""
     return difference(cell.alone, find(cells, cell.source, 0, cell.pool).alone)
 
 
