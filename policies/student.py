@@ -33,6 +33,9 @@ KIND = "student"
 # Standardised proprioception is clipped to +-5: an input that hardly varied in training could
 # become huge.
 _CLIP = 5.0
+# An input whose standard deviation in the training data is below this share of its smallest divisor
+# counts as constant: its weights have not been trained, so it must not change the action.
+_CONSTANT = 1e-3
 # Rows per step of computing statistics, which bounds the memory.
 _CHUNK = 1024
 
@@ -47,7 +50,7 @@ class StudentConfig:
         dropout: dropout probability of the projected inputs during training, in [0, 1).
         smallest_std: each element of an embedding is divided by its standard deviation in the
             training data, but at least by this value, so that nearly constant elements are not
-            amplified. The elements have magnitudes of about 1.
+            amplified. The elements have magnitudes of about 1. Constant elements are ignored.
         chunk: number of next actions that the network predicts from each observation. An old
             checkpoint without this setting is read as 1.
         clip: each element of a standardised embedding is clipped to [-clip, clip], in standard
@@ -230,14 +233,17 @@ class StudentPolicy(nn.Module):
     def standardise(
         self, embeddings: Float[Tensor, "n c e"], proprio: Float[Tensor, "n p"]
     ) -> None:
-        """Store mean and standard deviation of n training inputs, to standardise all inputs."""
+        """Store mean and standard deviation of n training inputs, to standardise all inputs.
+
+        An input that never varies in them has the divisor infinity: it becomes 0 and has no effect.
+        """
         if not isinstance(self.metadata.vision, CnnVision):  # whose pixels are in [-1, 1] already
             self._standardise_embeddings(embeddings)
         self.proprio_mean.copy_(proprio.mean(0))
         smallest = torch.full_like(self.proprio_std, 1e-2)
         if self._has_own_units:
             smallest = 1e-3 * proprio.abs().amax(0).to(smallest).clamp(min=1e-6)
-        self.proprio_std.copy_(proprio.std(0, unbiased=False).to(smallest).maximum(smallest))
+        self.proprio_std.copy_(_divisor(proprio.std(0, unbiased=False).to(smallest), smallest))
 
     def _standardise_embeddings(self, embeddings: Float[Tensor, "n c e"]) -> None:
         total = torch.zeros_like(self.embedding_mean, dtype=torch.float64)
@@ -249,7 +255,8 @@ class StudentPolicy(nn.Module):
         mean = total / len(embeddings)
         std = (squares / len(embeddings) - mean.square()).clamp(min=0).sqrt()
         self.embedding_mean.copy_(mean)
-        self.embedding_std.copy_(std.clamp(min=self.metadata.student.smallest_std))
+        smallest = torch.full_like(std, self.metadata.student.smallest_std)
+        self.embedding_std.copy_(_divisor(std, smallest))
 
     def set_range(self, actions: Float[Tensor, "n a"]) -> None:
         """Store the smallest and largest values of n training actions as the limits of actions.
@@ -333,6 +340,11 @@ def load_student(folder: Path, encoder: FrameEncoder | None, interface: Interfac
     weights = load_weights(folder, read_config(folder, KIND)["sha256"])
     student = build_module(lambda: StudentPolicy(metadata), weights, folder)
     return student.requires_grad_(False).eval()
+
+
+def _divisor(std: Float[Tensor, "*e"], smallest: Float[Tensor, "*e"]) -> Float[Tensor, "*e"]:
+    """Return by what each input is divided; infinity for an input that is constant."""
+    return torch.where(std < _CONSTANT * smallest, math.inf, std.maximum(smallest))
 
 
 def _check_encoder(folder: Path, expected: EncoderId | None, found: EncoderId | None) -> None:

@@ -13,7 +13,7 @@ from envs.catalogue import variant
 from .calibration.calibration import Calibration, load
 from .cameras.camera import CameraError, Image
 from .control.config import LoopConfig
-from .control.home import NotHomeError, PersonNeededError
+from .control.home import PersonNeededError
 from .episode import Agent, EpisodeRecord, Listener, Step
 from .operator import ask_person, ask_yes_no
 from .session import ask_before_motion, bring_home, pose_notes
@@ -115,9 +115,7 @@ class Bench:
 
         Raises:
             TrialsStoppedError: no further episode may begin.
-            NotHomeError: the arm did not reach its start pose, and there is no person to help.
-            RobotError: the robot refused a command, or the connection was lost.
-            NoPersonError: a person is needed, but there is no terminal.
+            NotHomeError, RobotError, NoPersonError: see `bring_home`.
         """
         if self._last is not None and not self.station.recover(self._last.reason, self._confirm):
             raise TrialsStoppedError(
@@ -125,20 +123,10 @@ class Bench:
                 "the cause, then the same command resumes"
             )
         ask_before_motion(self.station, ask_person)
-        while True:
-            try:
-                if self._unattended:
-                    bring_home(self.station)
-                else:
-                    self.station.go_home()
-                return
-            except PersonNeededError as error:
-                if not self.station.recover("user_stop", self._confirm):
-                    raise TrialsStoppedError(f"{error}; the same command resumes") from error
-            except NotHomeError as error:
-                if self._unattended:
-                    raise
-                ask_person(f"{error}\npress Enter to try again: ")
+        try:
+            bring_home(self.station, ask_person)
+        except PersonNeededError as error:
+            raise TrialsStoppedError(f"{error}; the same command resumes") from error
 
     def run(self, pose: Pose, policy: PolicyKey) -> EpisodeRecord:
         """Run an episode with a policy, and return the record, whose notes contain the pose."""
@@ -215,6 +203,14 @@ class Bench:
                 raise ValueError(
                     f"{overlay.calibration} is the calibration of camera {found.camera!r}, "
                     f"not of {overlay.camera!r}"
+                )
+            camera, lens = station.camera_settings(overlay.camera), found.intrinsics
+            if (lens.height, lens.width) != (camera.capture_height, camera.capture_width):
+                raise ValueError(
+                    f"{overlay.calibration} was calibrated at {lens.height} x {lens.width}, but "
+                    f"the station's camera {overlay.camera!r} captures {camera.capture_height} x "
+                    f"{camera.capture_width}: calibrate it again at this size, or change "
+                    "capture_height and capture_width"
                 )
             return found
         if not isinstance(station, TwinStation):

@@ -6,7 +6,7 @@ python -m real_robot.calibrate step=mounting camera=realsense parent=hand robot=
 python -m real_robot.calibrate step=lens images=runs/calibrate/lens     # use saved images again
 
 The step `mounting` computes the pose of the camera. A person guides the arm by hand; the command
-only reads the joints and sends nothing to the arm. If the camera is on the hand, the board must not
+commands no motion: it only reads the joints. If the camera is on the hand, the board must not
 move. If the camera is fixed, the gripper holds the board. The images are saved, so the calibration
 can be computed again. Images in which the board is not found are listed.
 """
@@ -301,7 +301,7 @@ def _images(config: CalibrateConfig, folder: Path, *, robot: str | None) -> Path
         driver = None
         if robot is not None:
             driver = stack.enter_context(FrankaRobot(replace(config.franka, address=robot)))
-            print(f"robot: {driver.description}; guide it by hand, no command is sent to it")
+            print(f"robot: {driver.description}; guide it by hand, no motion is commanded")
         take_shots(camera, config.board, config.views, folder, robot=driver)
     return folder
 

@@ -30,7 +30,7 @@ Reason = Literal[
     "failure",  # reported by the operator or the agent
     "time",  # the greatest number of steps was reached
     "operator",  # a person ended the episode without a result
-    "interrupted",  # Ctrl-C or SIGTERM
+    "interrupted",  # Ctrl-C, SIGTERM or SIGHUP
     "safety",  # the safety layer stopped the arm
     "reflex",  # the robot stopped itself
     "user_stop",  # the user stop was pressed

@@ -41,7 +41,7 @@ def recording_step(demonstrations: int, seed: int, out: Path, further: Sequence[
     return Step(
         words=(
             "real_robot.record", "robot=twin", "agent=expert", episodes, f"seed={seed}",
-            f"out={out}", *further,
+            "loop.max_steps=80", f"out={out}", *further,
         ),
         result=out / "dataset",
         minutes=0.15 * demonstrations,

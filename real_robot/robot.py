@@ -19,6 +19,7 @@ All times are in seconds, from `time.monotonic()` on the machine that runs the d
 be compared with times of another machine.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, runtime_checkable
 
@@ -40,6 +41,14 @@ MODES: dict[Mode, str] = {
     "recovering": "is busy with recover()",
     "other": "accepts no commands: its brakes are locked, or the driver does not know its mode",
 }
+
+
+_LEAST_OPENING_M = 0.01  # a gripper that opens less does not know its range
+# What to do about a hand of which this is so.
+HOME_THE_HAND = (
+    "the gripper does not know its maximum width: take out what is between the fingers, and run "
+    "`python -m real_robot.franka address=ADDRESS gripper.homing=true` once"
+)
 
 
 class RobotError(RuntimeError):
@@ -74,6 +83,11 @@ class GripperState:
     max_width_m: float
     is_grasping: bool
     error: str | None
+
+    @property
+    def knows_its_range(self) -> bool:
+        """Return whether `max_width_m` is plausible: after it is switched on, a hand reports 0."""
+        return _LEAST_OPENING_M <= self.max_width_m < math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

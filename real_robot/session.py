@@ -11,7 +11,7 @@ from .agents.fitting import unknown_task
 from .agents.opening import PolicyConfig, find_policy
 from .agents.remote import RemoteAgent
 from .agents.student import StudentAgent
-from .control.home import NotHomeError
+from .control.home import NotHomeError, PersonNeededError
 from .episode import EpisodeRecord, Reason, Step
 from .operator import Ask, NoPersonError, ask_person, ask_yes_no
 from .robot import CommandRefusedError, RobotError
@@ -64,25 +64,53 @@ def draw_pose(area: PoseArea, seed: int, number: int) -> Pose:
     return Pose(x_m=float(x_m), y_m=float(y_m), yaw_rad=float(yaw_rad))
 
 
-def bring_home(station: Station) -> None:
-    """Move the arm to its start pose.
+def bring_home(station: Station, ask: Ask = ask_person) -> None:
+    """Move the arm to its start pose, and repeat this until the arm is there.
 
-    If the arm of a twin does not arrive, the twin is reset, up to two times.
+    On a real arm, a person is asked before each further attempt. After a user stop or a reflex, the
+    robot recovers if the person permits it. A twin is reset instead, up to two times.
+
+    Args:
+        station: the open station.
+        ask: function that asks the person a question and waits for the answer.
 
     Raises:
-        NotHomeError: the arm did not reach its start pose.
-        RobotError: the robot refused a command, or the connection was lost.
+        PersonNeededError: the person did not permit the recovery.
+        NotHomeError: the arm of the twin did not reach its start pose.
+        RobotError: the twin refused a command, or the connection was lost.
+        NoPersonError: a person is needed, but there is no terminal.
     """
-    for attempts_left in reversed(range(_TWIN_ATTEMPTS)):
+    num_attempts = 0
+    while True:
         try:
             station.go_home()
             return
         except (NotHomeError, CommandRefusedError) as error:
-            if station.twin is None or not attempts_left:
+            num_attempts += 1
+            if station.twin is None:
+                _let_person_help(station, error, ask)
+            elif num_attempts == _TWIN_ATTEMPTS:
                 raise
-            tqdm.write(f"{error}; the twin is reset")
-            station.recover("reflex", lambda _: True)
-            station.twin.reset()
+            else:
+                tqdm.write(f"{error}; the twin is reset")
+                station.recover("reflex", lambda _: True)
+                station.twin.reset()
+
+
+def _let_person_help(station: Station, error: RuntimeError, ask: Ask) -> None:
+    """Wait until a person has corrected the cause of an error, and recover the robot if necessary.
+
+    Raises:
+        PersonNeededError: `error`, because the person did not permit the recovery.
+    """
+    try:
+        if isinstance(error, PersonNeededError):
+            if not station.recover("user_stop", lambda question: ask_yes_no(question, ask)):
+                raise error
+            return
+    except CommandRefusedError as refused:  # for example, the user stop is still pressed
+        error = refused
+    ask(f"{error}\nstep back, and press Enter to try again: ")
 
 
 def ask_before_motion(station: Station, ask: Ask = ask_person) -> None:
@@ -105,12 +133,10 @@ def prepare(station: Station, pose: Pose, ask: Ask = ask_person) -> None:
         ask: function that asks the person a question and waits for the answer.
 
     Raises:
-        NotHomeError: the arm did not reach its start pose.
-        RobotError: the robot refused a command, or the connection was lost.
-        NoPersonError: a person is needed, but there is no terminal.
+        NotHomeError, RobotError, NoPersonError: see `bring_home`.
     """
     ask_before_motion(station, ask)
-    bring_home(station)
+    bring_home(station, ask)
     if station.scene is not None:
         station.scene.place(pose.x_m, pose.y_m, pose.yaw_rad)
         return

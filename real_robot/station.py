@@ -27,9 +27,11 @@ from .cameras.threaded import CameraSettings, ThreadedCamera
 from .control.config import LoopConfig
 from .control.home import HomeConfig, go_home
 from .control.loop import Operator, run_episode
+from .control.signals import interruptible
 from .episode import Agent, EpisodeRecord, Listener, Reason, Scene
 from .franka import FrankaConfig, FrankaRobot
-from .robot import MODES, Robot, RobotState
+from .operator import Ask, ask_person
+from .robot import MODES, CommandRefusedError, Robot, RobotState
 from .safety.config import SafetyConfig
 from .safety.layer import RecoveryRefusedError, SafetyLayer
 from .scheduling import avoid_cpu, realtime_priority
@@ -162,6 +164,11 @@ class TableStation(AnyStation):
             CameraSpec(name=each.name, height=each.height, width=each.width)
             for each in (camera.settings for camera in self.cameras)
         )
+
+    def camera_settings(self, name: str) -> CameraSettings:
+        """Return the settings of the camera with this name."""
+        (settings,) = (each.settings for each in self.cameras if each.settings.name == name)
+        return settings
 
     @contextmanager
     def open(self, robot: str) -> Iterator["Station"]:
@@ -313,7 +320,8 @@ def open_station(config: StationConfig, robot: str) -> AbstractContextManager[St
     """Return a context manager that opens a station.
 
     The context manager connects arm and cameras when it is entered; all errors below are raised
-    then. At the end, it stops the arm and disconnects.
+    then. At the end, it stops the arm and disconnects; this includes SIGTERM and a closed terminal
+    (SIGHUP), which raise KeyboardInterrupt.
 
     Args:
         config: settings of the station.
@@ -322,6 +330,7 @@ def open_station(config: StationConfig, robot: str) -> AbstractContextManager[St
     Raises:
         ValueError: the station is for an arm and `robot` is a twin, or the reverse.
         RobotError: the arm does not answer, or the driver does not support it.
+        NoPersonError: a person must end the mode of the arm, but there is no terminal.
     """
     return config.open(robot)
 
@@ -338,8 +347,27 @@ def _connected(
         stack.enter_context(realtime_priority(config.priority))
         for camera in cameras:
             stack.enter_context(camera)
-        driver = stack.enter_context(FrankaRobot(replace(config.franka, address=address)))
+        stack.enter_context(interruptible())
+        driver = FrankaRobot(replace(config.franka, address=address))
+        stack.callback(driver.close)
+        _connect(driver, ask_person if twin is None else None)
         yield Station(config, driver, cameras, twin)
+
+
+def _connect(driver: Robot, ask: Ask | None) -> None:
+    """Connect to the arm; if its mode does not permit this, ask a person and try again.
+
+    Raises:
+        CommandRefusedError: the mode does not permit it, and `ask` is None.
+    """
+    while True:
+        try:
+            driver.connect()
+            return
+        except CommandRefusedError as error:
+            if ask is None:
+                raise
+            ask(f"{error}\npress Enter to try again: ")
 
 
 def interface_of(config: StationConfig) -> Interface:

@@ -68,6 +68,7 @@ def test_keys_that_the_page_names_are_in_the_configs() -> None:
         ("trials", ["station=table"]),
         ("calibrate", []),
         ("deploy", ["station=table"]),
+        ("record", ["station=table"]),
     ):
         gather(compose(root, words)[0])
     named = re.findall(r"`(?:[\w.]+\.)?(\w+_\w+)`", PAGE.split("## 10.")[0])

@@ -256,7 +256,7 @@ class RemoteAgent:
             kind, message = data.get("kind"), str(data.get("error"))
             if kind == BUSY:
                 self._end(message)
-                raise BusyError("it serves another client now")
+                raise BusyError(message)
             if kind == "ValueError":
                 raise ValueError(f"the policy server at {self._address}: {message}")
             raise RuntimeError(f"the policy server at {self._address}: {kind}: {message}")

@@ -32,6 +32,13 @@ from .wire import (
 
 _PAUSE_S = 0.05
 _MAX_ERROR_CHARACTERS = 2000  # an error may contain a client's invalid data
+# The other side is asked after 10 s of silence, then every 5 s. After three questions without an
+# answer it is gone: it lost its power or its network, and could not close the connection.
+_KEEPALIVE = (
+    ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+    if hasattr(socket, "TCP_KEEPIDLE")  # not on every system
+    else ()
+)
 _PROOF_S = 5.0  # time limit until the client is authenticated
 # Greatest number of open connections that are not authenticated yet. When there is one more, the
 # oldest is closed: a client that has the key authenticates within a moment.
@@ -73,6 +80,7 @@ class PolicyServer:
         self._idle_timeout_s, self._log = idle_timeout_s, log
         self._has_begun = False  # whether the client has begun an episode
         self._busy = threading.Lock()
+        self._heard_s = time.monotonic()  # when the client's newest request arrived
         self._opening = threading.Lock()
         self._unproven: dict[socket.socket, str] = {}  # oldest first; guarded by `_opening`
         self._is_closed = False
@@ -125,9 +133,11 @@ class PolicyServer:
                         self._unproven.pop(raw, None)
                 if not self._busy.acquire(blocking=False):
                     self._log(f"{client} is refused: another client is connected")
-                    connection.send(
-                        {"ok": False, "kind": BUSY, "error": "it serves another client now"}, {}
+                    silent_s = time.monotonic() - self._heard_s
+                    error = (
+                        f"it serves another client now, whose last request was {silent_s:.0f} s ago"
                     )
+                    connection.send({"ok": False, "kind": BUSY, "error": error}, {})
                     return
                 try:
                     self._log(f"{client} has connected")
@@ -151,6 +161,9 @@ class PolicyServer:
         raw.settimeout(_PROOF_S)
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                raw.setsockopt(socket.IPPROTO_TCP, option, value)
         connection = Connection(raw, self._key, is_server=True, until_s=until_s)
         try:
             return connection, connection.receive(until_s=until_s, max_bytes=MAX_UNPROVEN_BYTES)
@@ -172,6 +185,7 @@ class PolicyServer:
         """
         self._robot, self._has_begun = self._interface, False  # discard the previous client's
         while True:
+            self._heard_s = time.monotonic()
             if isinstance(message, MalformedError):
                 answer = self._failed(message)
             else:

@@ -77,7 +77,7 @@ def go_home(
 
     The arm may begin a small distance outside the limits of the safety layer: see `slack_rad` and
     `slack_m` in `HomeConfig`. The whole line must be inside the workspace, extended by `slack_m`.
-    The robot is stopped at the end in every case, including Ctrl-C.
+    The robot is stopped at the end in every case, including Ctrl-C, SIGTERM and SIGHUP.
 
     Args:
         robot: the connected robot.

@@ -72,8 +72,9 @@ def run_episode(
     """Run one episode and return its record.
 
     A fault of the robot, a camera or the agent raises no error: it ends the episode, and the record
-    contains its reason. After Ctrl-C or SIGTERM, the arm brakes and the episode ends. A second
-    signal stops the arm at once. In both cases the record has the reason `interrupted`.
+    contains its reason. After Ctrl-C, SIGTERM or SIGHUP (a closed terminal), the arm brakes and the
+    episode ends. A second Ctrl-C or SIGTERM stops the arm at once. In both cases the record has the
+    reason `interrupted`.
 
     Args:
         robot: the connected robot.
@@ -148,6 +149,8 @@ class _Episode:
             rehearsal=config.rehearsal,
         )
         self._steps: list[Step] = []
+        # timestamp of the oldest frame of each observation, by the timestamp of the observation
+        self._oldest_frame_s: dict[float, float] = {}
         self._begun_s = clock.now_s()
 
     def run(
@@ -296,6 +299,7 @@ class _Episode:
                 raise EpisodeEnd(*proposal.end)
             watch.note(proposal.timings_s)
         action = None if failure else agent.action(observation.stamp_s)
+        is_answered = action is not None
         if action is None:  # keep the previous target; the safety layer limits for how long
             requested = Target(
                 joint_positions_rad=self._translator.joint_targets_rad, gripper_width_m=None
@@ -306,14 +310,13 @@ class _Episode:
         label = action if proposal is None or proposal.label is None else proposal.label
         state = self._driver.state()
         acted_s = self._begun_s if agent.newest_s is None else agent.newest_s
-        decision, now_s = self._driver.decide(
-            requested, state, acted_s=None if failure else acted_s
-        )
+        decision, _ = self._driver.decide(requested, state, acted_s=None if failure else acted_s)
         watch.lap("safety")
         sent = self._driver.send(decision)
         watch.lap("send")
-        oldest_s = min([frame.stamp_s for frame in observation.frames.values()], default=now_s)
-        watch.note({"age": self._clock.now_s() - oldest_s})
+        if is_answered:
+            oldest_s = self._oldest_frame_s.get(acted_s, acted_s)
+            watch.note({"age": self._clock.now_s() - oldest_s})
         step = Step(
             index=index,
             observation=observation,
@@ -341,6 +344,9 @@ class _Episode:
                 frames[camera.name] = camera.read(math.inf)
             except CameraError as error:
                 raise EpisodeEnd("camera", str(error)) from error
+        self._oldest_frame_s[now_s] = min(
+            (frame.stamp_s for frame in frames.values()), default=now_s
+        )
         state = self._driver.state()
         return Observation(
             stamp_s=now_s,

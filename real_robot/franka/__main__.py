@@ -11,7 +11,7 @@ import numpy as np
 from toto_robot.cli import command
 from toto_robot.files import write_json
 
-from ..robot import MODES, RobotError, RobotState
+from ..robot import HOME_THE_HAND, MODES, RobotError, RobotState
 from .config import FrankaConfig
 from .robot import FrankaRobot
 
@@ -70,11 +70,12 @@ def _inspect(config: FrankaCheckConfig) -> dict[str, Any]:
                 f"hand: {hand.width_m:.4f} of {hand.max_width_m:.4f} m, "
                 f"{robot.gripper_temperature_c:.0f} degrees C"
             )
-            if hand.max_width_m < 0.01:
-                print("the hand does not know its maximum width: connect once with homing: true")
+            if not hand.knows_its_range:
+                print(HOME_THE_HAND)
         report = _read(robot, config.duration_s)
     print(
-        f"states: {report['states_hz']:.0f} read per second, gaps p99 "
+        f"states: {report['states_hz']:.0f} read per second (the robot sends 1000, the driver "
+        f"reads the newest at {config.tracking.reference_rate_hz:.0f} Hz), gaps p99 "
         f"{report['gap_p99_s'] * 1e3:.1f} ms, longest {report['gap_max_s'] * 1e3:.1f} ms"
     )
     if report["success_rate"] > 0:

@@ -9,7 +9,15 @@ import numpy as np
 from envs.geometry import Floats
 
 from ..limits import JointLimits, limits_from_urdf, limits_of_server
-from ..robot import MODES, CommandRefusedError, ConnectionLostError, Mode, RobotError, RobotState
+from ..robot import (
+    HOME_THE_HAND,
+    MODES,
+    CommandRefusedError,
+    ConnectionLostError,
+    Mode,
+    RobotError,
+    RobotState,
+)
 from .arm import Arm, call, errors_of, text_of
 from .config import NUM_JOINTS, FrankaConfig
 from .gripper import Gripper
@@ -28,6 +36,11 @@ _MODES: dict[str, Mode] = {
 _ROUNDING_RAD = 1e-9
 _HOMING_S = 15.0
 _NO_REALTIME = " Boot a PREEMPT_RT kernel and give this user rtprio, or set realtime: ignore"
+# The constructor of `franky.Robot` sends a setting. If it is refused, nothing can recover it.
+_NOT_READY = (
+    " Check the arm. After a reflex, press and release the user stop, or use the error recovery of "
+    "Desk; unlock the joints if they are locked"
+)
 
 
 class FrankaRobot:
@@ -91,6 +104,8 @@ class FrankaRobot:
 
         Raises:
             ConnectionLostError: the robot does not answer; the message says what to check.
+            CommandRefusedError: the robot is in a mode in which it refuses settings, for example
+                after a reflex or while the user stop is pressed; a person must end this mode.
             RobotError: the robot's version, model or settings are not supported.
             ImportError: franky is not installed.
         """
@@ -118,6 +133,8 @@ class FrankaRobot:
                 raise
             if isinstance(error, franky.NetworkException):
                 raise ConnectionLostError(f"{where}: {text_of(error)}") from error
+            if isinstance(error, franky.CommandException):
+                raise CommandRefusedError(f"{where}: {text_of(error)}{_NOT_READY}") from error
             hint = _NO_REALTIME if isinstance(error, franky.RealtimeException) else ""
             raise RobotError(f"{where} cannot be set up: {text_of(error)}{hint}") from error
         self._version, self._limits = version, limits
@@ -169,7 +186,8 @@ class FrankaRobot:
         If a request is still waiting, the new one replaces it.
 
         Raises:
-            CommandRefusedError: there is no hand, or the width is not finite.
+            CommandRefusedError: there is no hand, the hand does not know its maximum width, or the
+                width is not finite.
             ConnectionLostError: the robot is not connected.
         """
         self._connected()
@@ -177,6 +195,8 @@ class FrankaRobot:
             raise CommandRefusedError("the robot has no gripper: the config has gripper: null")
         if not math.isfinite(width_m):
             raise CommandRefusedError(f"the gripper's width must be finite, got {width_m}")
+        if not self._gripper.state().knows_its_range:
+            raise CommandRefusedError(HOME_THE_HAND)
         self._gripper.request(width_m)
 
     def stop(self) -> None:

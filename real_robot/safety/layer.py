@@ -31,7 +31,7 @@ from envs.geometry import Floats
 from toto_robot.moved import moved_names
 
 from ..limits import JointLimits
-from ..robot import MODES, RobotState, Target
+from ..robot import HOME_THE_HAND, MODES, RobotState, Target
 from .attention import Attention
 from .config import SafetyConfig
 from .motion import Intervention, Motion, MotionFilter
@@ -154,6 +154,8 @@ class SafetyLayer:
         if (cause := self.attention.cause) is not None:
             problems.append(f"{cause}: a person must check the arm and acknowledge() first")
         problems += self._state_faults(state, now_s, "hold")
+        if state.gripper is not None and not state.gripper.knows_its_range:
+            problems.append(HOME_THE_HAND)
         if not problems:
             problems = self._pose_problems(state, start)
         if problems:
@@ -422,11 +424,11 @@ class SafetyLayer:
         if state.gripper is None:
             return None, [_gripper_change(abs(requested_m), "the robot has no gripper")]
         most_m = state.gripper.max_width_m
-        if not math.isfinite(most_m):
+        if not state.gripper.knows_its_range:
             return None, [
                 _gripper_change(abs(requested_m), f"its reported greatest width is {most_m}")
             ]
-        width_m = min(max(requested_m, 0.0), max(most_m, 0.0))
+        width_m = min(max(requested_m, 0.0), most_m)
         if width_m == requested_m:
             return width_m, []
         return width_m, [_gripper_change(abs(requested_m - width_m), f"between 0 and {most_m} m")]

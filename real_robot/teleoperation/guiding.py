@@ -3,6 +3,8 @@
 No command is sent to the arm. The action of a time step is the action that moves the joint targets
 to the positions that are measured at the next time step. The record therefore has the same form as
 the record of an arm that was controlled by actions, and a policy can learn from it in the same way.
+The tracking error is 0, because the targets are the measured positions. A policy that is trained
+only on guided demonstrations ignores it: inputs that never vary in training have no effect.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -253,7 +253,8 @@ def _trials(
         attempt = 1 + [other.trial.key for other in invalid[:number]].count(result.trial.key)
         entries[None].append(_entry(result, names, f"{INVALID}/{_quoted(result)}-{attempt}"))
     parts = [
-        "<h2>Trials</h2><p class='small'>Latency: age of the observation when its action is sent. "
+        "<h2>Trials</h2><p class='small'>Latency: age of the observation from which an action was "
+        "computed, when the action is sent. "
         "Tick delay: how late a control step begins. p99: 99th percentile.</p>"
     ]
     for success, heading in ((False, "Failures"), (True, "Successes"), (None, "Invalid attempts")):

@@ -53,8 +53,8 @@ class TrialResult:
         num_steps: number of time steps.
         interventions: number of time steps at which the safety layer changed the target, by the
             name of the intervention.
-        latency_s: median and 99th percentile of the age of the frames when the action is sent, s;
-            None if unknown.
+        latency_s: median and 99th percentile of the age of the frames from which an action was
+            computed, when the action is sent, s; None if no action was sent.
         late_s: 99th percentile of the time from the planned to the real beginning of a time step,
             s; None without time steps.
         surprise: mean surprisal of the frames, nats per token; None if the agent does not compute

@@ -35,7 +35,7 @@ ERRORS: dict[str, int] = {
 _HALF = float(np.sqrt(0.5))
 _F_T_NE = [_HALF, -_HALF, 0.0, 0.0, _HALF, _HALF, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0, 0, 0.1034, 1.0]
 _HAND_KG, _HAND_CENTER_M = 0.73, [-0.01, 0.0, 0.03]
-_NOT_POSSIBLE = 1  # libfranka, AutomaticErrorRecovery::Status
+_NOT_POSSIBLE = 1  # libfranka, kCommandNotPossibleRejected of recovery and of the settings
 
 
 class _Commands(CommConstraintTracker):
@@ -178,11 +178,20 @@ class RobotServer(FrankaSimServer):
         Of the eight groups of thresholds, only the upper torques and upper forces at constant speed
         are used.
         """
+        if self._refuse_setting(client_socket, header, Command.kSetCollisionBehavior):
+            return
         # Four times 7 torques, then four times 6 forces: lower and upper thresholds, each while the
         # arm accelerates and at constant speed.
         values = np.frombuffer(payload[: 52 * 8], dtype="<f8")
         self._torque_nm, self._force_n = values[21:28].tolist(), values[46:52].tolist()
         super().handle_set_collision_behavior_command(client_socket, header, payload)
+
+    def handle_set_load_command(
+        self, client_socket: object, header: MessageHeader, payload: bytes
+    ) -> None:
+        """Store the load that a client sends, if the robot's mode permits it."""
+        if not self._refuse_setting(client_socket, header, Command.kSetLoad):
+            super().handle_set_load_command(client_socket, header, payload)
 
     def handle_automatic_error_recovery_command(
         self, client_socket: object, header: MessageHeader, payload: bytes
@@ -191,7 +200,25 @@ class RobotServer(FrankaSimServer):
         if not self._stopped:
             super().handle_automatic_error_recovery_command(client_socket, header, payload)
             return
-        answer = MessageHeader(Command.kAutomaticErrorRecovery, header.command_id, 12 + 4)
+        self._answer_not_possible(client_socket, header, Command.kAutomaticErrorRecovery)
+
+    def _refuse_setting(
+        self, client_socket: object, header: MessageHeader, command: Command
+    ) -> bool:
+        """Refuse a setting after a reflex or a user stop, as the robot does.
+
+        Return whether the setting was refused. Source: issues 25 and 70 of franka_ros.
+        """
+        mode = self.robot_state.state["robot_mode"]
+        if not self._stopped and mode != RobotMode.kReflex:
+            return False
+        self._answer_not_possible(client_socket, header, command)
+        return True
+
+    def _answer_not_possible(
+        self, client_socket: object, header: MessageHeader, command: Command
+    ) -> None:
+        answer = MessageHeader(command, header.command_id, 12 + 4)
         self._send_tcp(client_socket, answer.to_bytes() + struct.pack("<B3x", _NOT_POSSIBLE))
 
     def _refuse_move_while_latched(self, client_socket: object, header: MessageHeader) -> bool:

@@ -76,7 +76,7 @@ def test_actions_are_within_their_limits(student):
 def test_the_normaliser_is_the_datas_mean_and_deviation(student):
     rng = np.random.default_rng(0)
     embeddings = torch.from_numpy(rng.normal(3, 2, (3000, 1, 256)).astype(np.float16))
-    embeddings[:, :, 0] = 7.0  # never moves: divided by the smallest deviation, not by zero
+    embeddings[:, :, 0] += 1e-3 * torch.randn(3000, 1) - embeddings[:, :, 0]  # divided by 0.02
     proprio = torch.from_numpy(rng.normal(-1, 0.5, (3000, 3)).astype(np.float32))
     student.standardise(embeddings, proprio)
     exact = embeddings.double()
@@ -86,6 +86,29 @@ def test_the_normaliser_is_the_datas_mean_and_deviation(student):
     )
     assert student.embedding_std[0, 0] == pytest.approx(0.02)
     torch.testing.assert_close(student.proprio_mean, proprio.mean(0))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.08])
+def test_an_input_that_never_varied_in_training_does_not_change_the_action(
+    student, encoder, tmp_path, value
+):
+    """Such as the tracking error in demonstrations by hand, up to rounding."""
+    embeddings, proprio = torch.randn(2000, 1, 256), torch.randn(2000, 3)
+    proprio[:, 1] = value + 1e-8 * torch.randn(2000)
+    embeddings[:, :, 5] = value
+    student.standardise(embeddings, proprio)
+    student.save(tmp_path / "policy")
+    again = load_student(tmp_path / "policy", encoder, student.metadata.interface)
+    seen = observe()
+    for acting in (student, again):
+        expected = acting.act(seen)
+        changed = {key: array.copy() for key, array in seen.items()}
+        changed["proprio"][:, 1] += 0.1
+        changed["embedding_eye"][:, 5] += 1.0
+        assert np.isfinite(expected).all()
+        np.testing.assert_array_equal(acting.act(changed), expected)
+        changed["proprio"][:, 0] += 0.1
+        assert not np.array_equal(acting.act(changed), expected)
 
 
 def test_a_checkpoint_gives_the_same_actions_to_the_bit(student, encoder, tmp_path):

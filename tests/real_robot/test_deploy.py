@@ -2,7 +2,9 @@
 
 import os
 import select
+import signal
 import threading
+import time
 from dataclasses import replace
 
 import gymnasium
@@ -21,6 +23,7 @@ from policies.student import (
 )
 from policies.vision import encoder_id
 from real_robot import deploy, record
+from real_robot import station as station_module
 from real_robot.agents.fitting import fit_interface
 from real_robot.agents.opening import PolicyConfig, find_policy
 from real_robot.agents.wire import make_key
@@ -29,11 +32,12 @@ from real_robot.control.home import PersonNeededError
 from real_robot.operator import NoPersonError, ask_person, ask_yes_no
 from real_robot.recording import Recorder
 from real_robot.robot import CommandRefusedError
-from real_robot.session import draw_pose, may_go_on, open_policy, prepare
+from real_robot.session import bring_home, draw_pose, may_go_on, open_policy, prepare
 from real_robot.station import interface_of, open_station
 from real_robot.trials.poses import Pose
 from tests.policies.fake_world import save_tiny_encoder, toto
 from tests.real_robot.control.loop_cases import FakeAgent, one
+from tests.real_robot.fake_robot import FakeRobot
 from tests.real_robot.fake_station import FakeScene, fake_station, opens, station_config
 from tests.real_robot.teleoperation.test_teleoperation import Script, command
 from tests.real_robot.test_policy_server import serving, wait_for
@@ -237,6 +241,11 @@ def test_what_does_not_go_together_is_a_plain_message(tmp_path, overrides, words
         record.record(from_dict(record.RecordConfig, data), tmp_path)
 
 
+def test_a_person_has_more_time_than_a_policy() -> None:
+    assert compose("record", ["station=table", "agent=spacemouse"])[0]["loop"]["max_steps"] == 300
+    assert compose("deploy")[0]["loop"]["max_steps"] == 80
+
+
 # before and after an episode
 
 
@@ -260,6 +269,48 @@ def test_the_arm_moves_only_after_a_person_has_stepped_back() -> None:
         prepare(station, POSE, refuse)
     assert station.robot.log == []
     assert station.robot.width_m == 0.0  # the hand still holds what it held
+
+
+def test_after_a_reflex_a_person_is_asked_before_the_arm_moves_home() -> None:
+    """The robot is still in reflex, or its user stop is pressed, when the command starts."""
+    station = fake_station(station_config(), None)
+    station.robot.fails("reflex", "cartesian_reflex")
+    station.robot.positions = station.robot.positions + 0.05
+    questions = []
+
+    def answers(question):
+        questions.append(question)
+        if "user stop is pressed" in question:
+            station.robot.fails("idle")  # the person releases it
+        return "yes"
+
+    prepare(station, POSE, answers)
+    assert ["may it continue? yes or no" in question for question in questions].count(True) == 1
+    np.testing.assert_allclose(station.robot.positions, station.config.home_rad, atol=1e-5)
+    questions.clear()
+    station.robot.fails("user_stopped")
+    prepare(station, POSE, answers)
+    assert any("press Enter to try again" in question for question in questions)
+    station.robot.fails("reflex", "cartesian_reflex")
+    sent = len(station.robot.log)
+    with pytest.raises(PersonNeededError):
+        prepare(station, POSE, lambda question: "no")
+    assert len(station.robot.log) == sent
+
+
+def test_a_motion_home_that_is_refused_is_tried_again() -> None:
+    station = fake_station(station_config(), None)
+    station.robot.fails("guiding")
+    questions = []
+
+    def answers(question):
+        questions.append(question)
+        station.robot.fails("idle")
+        return ""
+
+    bring_home(station, answers)
+    assert len(questions) == 1
+    assert questions[0].endswith("step back, and press Enter to try again: ")
 
 
 def test_who_must_be_asked_and_is_not_there_is_an_error(monkeypatch) -> None:
@@ -392,6 +443,32 @@ def test_a_robot_that_is_not_this_station_s_is_refused_before_anything_starts() 
         open_station(station_config(), "172.16.0.2"),
     ):
         pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_between_episodes_stops_the_arm(monkeypatch, number) -> None:
+    """Such as a terminal that is closed while the arm moves to its start pose."""
+    config, before = station_config(), signal.getsignal(number)
+    robot = FakeRobot(np.array(config.home_rad) + 0.3, time.monotonic)
+    monkeypatch.setattr(station_module, "FrankaRobot", lambda _: robot)
+    command = robot.command
+
+    def interrupted(positions):
+        command(positions)
+        if len(robot.log) == 3:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # the second does not interrupt the stop
+
+    def opens_and_goes_home():
+        with station_module._connected(config, "127.0.0.9", [], None) as station:
+            station.go_home()
+
+    monkeypatch.setattr(robot, "command", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opens_and_goes_home()
+    assert robot.mode == "idle"
+    assert not robot.connected
+    assert signal.getsignal(number) is before
 
 
 def test_after_a_user_stop_nothing_moves_before_a_person_says_so() -> None:

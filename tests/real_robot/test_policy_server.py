@@ -339,12 +339,32 @@ def test_a_second_client_is_turned_away_and_the_first_goes_on(key_file) -> None:
     lines = []
     with serving(FakeAgent(), key_file, lines=lines) as (address, _):
         first = remote(address, key_file)
-        with pytest.raises(ConnectionError, match="it serves another client now"):
+        busy = r"it serves another client now, whose last request was \d+ s ago"
+        with pytest.raises(ConnectionError, match=busy):
             remote(address, key_file)
         assert Bench(max_steps=2, patience_s=TIMEOUT_S).run(first).reason == "time"
         first.close()
         wait_for(lambda: any("is disconnected" in line for line in lines))
         remote(address, key_file).close()
+
+
+def test_a_client_that_vanished_is_noticed_by_the_system(key_file, monkeypatch) -> None:
+    """Its computer lost power: nothing arrives, and nothing closes the connection."""
+    opened, handle = [], PolicyServer._handle
+
+    def handles(server, raw, client):
+        opened.append(raw)
+        handle(server, raw, client)
+
+    monkeypatch.setattr(PolicyServer, "_handle", handles)
+    with serving(FakeAgent(), key_file) as (address, _):
+        agent = remote(address, key_file)
+        (raw,) = opened
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, every_s, most = (raw.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+        assert idle_s + every_s * most <= 30
+        agent.close()
 
 
 def test_after_a_long_pause_the_next_episode_begins_a_new_session(key_file) -> None:

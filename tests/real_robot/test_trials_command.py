@@ -78,7 +78,7 @@ class FakeStation:
     def __init__(self, config, records=()):
         self.config, self.records = config, list(records)
         self.interface = interface_of(config)
-        self.scene, self.cameras, self.twin = FakeScene(), [FakeCamera()], None
+        self.scene, self.cameras, self.twin = FakeScene(), [FakeCamera()], FakeStationScene()
         self.robot = FakeRobot(np.array(config.home_rad), clock=lambda: 0.0)
         self.robot.connect()
         self.arm = FRANKA_FR3
@@ -273,21 +273,24 @@ def test_the_bench_brings_the_arm_home_or_says_why_not() -> None:
     with pytest.raises(TrialsStoppedError, match="cannot continue after reflex: pushed"):
         bench.prepare()
     fresh = bench_of(config, station)
-    station.not_home = 1
+    station.recovers, station.not_home, station.homes = True, 3, 0
     with pytest.raises(NotHomeError):
         fresh.prepare()
+    assert station.homes == 3  # the twin was reset in between
 
 
 def test_a_person_helps_an_arm_home(monkeypatch) -> None:
     table = config_of("station=table", "robot=172.16.0.2")
     station = FakeStation(table.station)
-    station.scene, station.not_home, asked = None, 2, []
+    station.scene = station.twin = None
+    station.not_home, asked = 2, []
     monkeypatch.setattr(bench_module, "ask_person", lambda question: asked.append(question) or "y")
     bench = bench_of(table, station)
     bench.prepare()
     assert station.homes == 3
     assert asked.pop(0).startswith("next, the gripper opens and the arm moves to its start pose")
-    assert [question.splitlines()[-1] for question in asked] == ["press Enter to try again: "] * 2
+    assert len(asked) == 2
+    assert all(question.endswith("and press Enter to try again: ") for question in asked)
     assert bench.draw(Pose(x_m=0.5, y_m=0.0, yaw_rad=0.0), "") is None  # no calibration
 
 
@@ -363,6 +366,24 @@ def test_a_calibration_of_another_camera_is_refused(tmp_path) -> None:
     wrong = replace(twin, overlay=replace(twin.overlay, calibration=tmp_path / "hand.json"))
     with pytest.raises(ValueError, match="is the calibration of camera 'hand', not of 'front'"):
         bench_of(wrong, FakeStation(twin.station)).draw(pose, "")
+
+
+def test_a_calibration_at_another_capture_size_is_refused(tmp_path) -> None:
+    table = config_of("station=table", "robot=172.16.0.2")
+    camera = bench_module.variant("toto/FrankaPick-v0").task.cameras[1]
+    for size, words in (((480, 640), None), ((720, 1280), "720 x 1280.*captures 480 x 640")):
+        path = tmp_path / f"{size}.json"
+        known = calibration_of_scene(
+            camera, *size, base_position_m=(0.0, 0.0, 0.0), base_yaw_rad=0.0
+        )
+        save_calibration(known, path)
+        given = replace(table, overlay=replace(table.overlay, calibration=path))
+        bench = bench_of(given, FakeStation(table.station))
+        if words is None:
+            assert bench._calibration() == known
+            continue
+        with pytest.raises(ValueError, match=words):
+            bench._calibration()
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from real_robot.cameras.camera import FrozenFrameError
+from real_robot.control.signals import interruptible
 from real_robot.control.timing import loop_report
 from real_robot.episode import Agent, Proposal
 from real_robot.robot import CommandRefusedError, ConnectionLostError
 from tests.real_robot.control.loop_cases import (
+    LOOP,
     PERIOD_S,
     Bench,
     FakeAgent,
@@ -206,7 +208,7 @@ def test_the_operator_ends_the_episode() -> None:
     assert_at_rest(bench, record)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_brakes_and_keeps_the_record(number) -> None:
     bench, before = Bench(max_steps=50), signal.getsignal(number)
 
@@ -217,7 +219,7 @@ def test_one_signal_brakes_and_keeps_the_record(number) -> None:
 
     record = bench.run(FakeAgent(kills))
     assert record.reason == "interrupted"
-    assert ("Ctrl-C" if number == signal.SIGINT else "SIGTERM") in record.message
+    assert ("Ctrl-C" if number == signal.SIGINT else number.name) in record.message
     assert len(record.steps) >= 2
     assert_at_rest(bench, record)
     assert signal.getsignal(number) is before
@@ -234,6 +236,31 @@ def test_a_second_signal_stops_at_once_and_keeps_the_record() -> None:
     assert record.reason == "interrupted"
     assert "at once" in record.message
     assert bench.robot.mode == "idle"
+
+
+def test_a_closed_terminal_that_signals_twice_still_brakes() -> None:
+    """The shell and the kernel both send SIGHUP."""
+    bench = Bench(max_steps=50)
+
+    def hangs_up():
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    record = bench.run(FakeAgent(action=turn(1, 0.5)), operator=hangs_up)
+    assert (record.reason, record.message) == ("interrupted", "SIGHUP ended the episode")
+    assert_at_rest(bench, record)
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As in a process that was started with nohup."""
+    bench, before = Bench(max_steps=3), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            record = bench.run(FakeAgent(), operator=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert record.reason == "time"
 
 
 @pytest.mark.parametrize(
@@ -463,6 +490,37 @@ def test_the_report_tells_stages_and_jitter() -> None:
     assert set(report.stages) == {"observe", "wait", "safety", "send", "age"}
     assert "5 ticks, 10.00 Hz" in report.lines()[0]
     assert loop_report() is None
+
+
+def test_the_age_is_that_of_the_observation_which_the_action_is_from() -> None:
+    bench = Bench(patience_s=0.05, max_steps=6)
+
+    def answers_one_step_late(observation, calls):
+        earlier.append(observation)
+        return one(turn(1, 0.01), earlier[max(0, calls - 2)])
+
+    earlier = []
+    record = bench.run(FakeAgent(answers_one_step_late))
+    ages = [step.timings_s["age"] for step in record.steps[2:] if "age" in step.timings_s]
+    assert ages
+    assert min(ages) == pytest.approx((1 + LOOP.send_share) * PERIOD_S)  # not send_share * PERIOD_S
+
+
+def test_a_time_step_without_an_action_has_no_age() -> None:
+    bench, release = Bench(patience_s=0.05, max_steps=4), threading.Event()
+
+    def hangs(observation, calls):
+        if calls == 2:
+            release.wait(10.0)
+        return one(turn(1, 0.01), observation)
+
+    try:
+        record = bench.run(FakeAgent(hangs))
+    finally:
+        release.set()
+    without = [not np.isfinite(step.action).all() for step in record.steps]
+    assert any(without)
+    assert without == ["age" not in step.timings_s for step in record.steps]
 
 
 class LateClock(JumpingClock):

@@ -30,6 +30,10 @@ class ControlException(Exception):
     """What franky raises when a motion ends in an error."""
 
 
+class CommandException(Exception):
+    """What franky raises when a request is refused."""
+
+
 class RealtimeException(Exception):
     """What franky raises without a real-time kernel."""
 
@@ -78,9 +82,18 @@ class Robot:
         self._lock = threading.Lock()
 
     def set_collision_behavior(self, torque, force):
+        self._refuse_setting("Set Collision Behavior")
         self.log.append(("collision", torque, force))
 
+    def _refuse_setting(self, name):
+        if self.mode in ("Reflex", "UserStopped"):
+            raise CommandException(
+                f"libfranka: {name} command rejected: command not possible in the current mode "
+                f'("{self.mode}")!'
+            )
+
     def set_load(self, mass, center, inertia):
+        self._refuse_setting("Set Load")
         self.log.append(("load", mass, center, inertia))
 
     @property

@@ -222,6 +222,29 @@ def test_the_user_stop_is_reported_and_not_recovered_from(twin, driver) -> None:
     assert driver.state().mode == "moving"
 
 
+def test_a_stopped_robot_refuses_settings_and_with_them_a_connection(twin) -> None:  # noqa: F811
+    import franky
+
+    with twin.client() as client:
+        client.reset()
+        with PatientRobot(twin_config(twin.address)) as driver:
+            lead(driver, np.zeros(7), 0.2)
+            client.fail("cartesian_reflex")
+            wait_for(lambda: driver.state().mode == "reflex")
+            with pytest.raises(franky.CommandException, match="not possible in the current mode"):
+                driver._arm._robot.set_load(0.1, [0.0] * 3, [0.0] * 9)
+            driver.recover()
+            driver._arm._robot.set_load(0.0, [0.0] * 3, [0.0] * 9)
+        client.press_user_stop()
+        try:
+            with pytest.raises(CommandRefusedError, match="press and release the user stop"):
+                FrankaRobot(twin_config(twin.address)).connect()
+        finally:
+            client.release_user_stop()
+        with FrankaRobot(twin_config(twin.address)) as driver:
+            assert driver.state().mode == "idle"
+
+
 def test_a_robot_that_freezes_is_lost_within_two_seconds(twin) -> None:  # noqa: F811
     driver = FrankaRobot(twin_config(twin.address))
     driver.connect()

@@ -16,6 +16,7 @@ from real_robot.franka import robot as robot_module
 from real_robot.franka import versions as versions_module
 from real_robot.franka.versions import read_server_version, require_port, require_version
 from real_robot.robot import CommandRefusedError, ConnectionLostError, Robot, RobotError
+from real_robot.station import _connect as connect_station
 from tests.real_robot.franka import fake_franky
 from tests.real_robot.franka.fake_franky import HOME, wait_for
 
@@ -204,6 +205,33 @@ def test_connecting_sets_thresholds_and_payload_and_reads_limits(config, driver)
     assert driver.limits.upper_rad[0] == 2.7
     assert driver.limits.acceleration_rad_s2[0] == 10.0
     assert fake_of(driver).realtime_config == "ignore"
+
+
+@pytest.mark.parametrize("mode", ["Reflex", "UserStopped"])
+def test_a_robot_that_stopped_itself_is_connected_after_a_person_has_helped(
+    config, driver, monkeypatch, mode
+) -> None:
+    robots = []
+
+    class Stopped(fake_franky.Robot):
+        """The constructor sends a setting, as that of franky does."""
+
+        def __init__(self, *where, **how):
+            super().__init__(*where, **how)
+            self.mode = "Idle" if robots else mode
+            robots.append(self)
+            self.set_collision_behavior(20.0, 30.0)
+
+    monkeypatch.setattr(fake_franky, "Robot", Stopped)
+    asked = []
+    connect_station(driver, lambda question: asked.append(question) or "")
+    assert driver.state().mode == "idle"
+    (question,) = asked
+    assert f'not possible in the current mode ("{mode}")' in question
+    assert "press and release the user stop" in question
+    robots.clear()
+    with pytest.raises(CommandRefusedError, match="current mode"):
+        connect_station(driver, None)  # no person is at a twin
 
 
 def test_without_a_connection_everything_says_so(config) -> None:
@@ -402,6 +430,10 @@ def test_the_hand_moves_and_an_arm_without_a_hand_refuses(driver, config) -> Non
     assert driver.gripper_temperature_c == 30.0
     with pytest.raises(CommandRefusedError, match="finite"):
         driver.move_gripper(float("inf"))
+    driver._gripper._hand.max_width = 0.0  # it was switched off and on
+    wait_for(lambda: driver.state().gripper.max_width_m == 0.0)
+    with pytest.raises(CommandRefusedError, match="does not know its maximum width"):
+        driver.move_gripper(0.08)
     with FrankaRobot(replace(config, gripper=None)) as bare:
         assert bare.state().gripper is None
         with pytest.raises(CommandRefusedError, match="no gripper"):

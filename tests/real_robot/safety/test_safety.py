@@ -234,6 +234,19 @@ def test_the_gripper_stays_within_its_travel() -> None:
     assert "no gripper" in decision.interventions[0].detail
 
 
+@pytest.mark.parametrize("max_width_m", [0.0, 0.005, np.nan, np.inf])
+def test_a_hand_that_does_not_know_its_range_is_sent_nothing(max_width_m) -> None:
+    """After it is switched on, it reports 0: a request to open would close it with full force."""
+    layer, state = layer_at(HOME), state_at(HOME, 0.1)
+    unknown = replace(state, gripper=replace(state.gripper, max_width_m=max_width_m))
+    decision = layer.command(target(HOME, 0.08), unknown, FRESH, 0.1)
+    assert decision.verdict == "move"
+    assert decision.target.gripper_width_m is None
+    assert "its reported greatest width is" in decision.interventions[0].detail
+    with pytest.raises(UnsafeStartError, match=r"gripper\.homing=true"):
+        layer.begin(unknown, start=None, now_s=0.1)
+
+
 def test_a_target_does_not_run_away_from_an_arm_that_is_held() -> None:
     layer = layer_at()
     for tick in range(60):
