@@ -338,7 +338,7 @@ class _Run:
         share = phase.batch // self._ranks.world
         offsets = range(0, share, phase.part)
         numbers = (
-            (step - begin) * phase.batch + self._ranks.rank * share + offset
+            phase.first_row + (step - begin) * phase.batch + self._ranks.rank * share + offset
             for step in range(self._done, begin + phase.steps)
             for offset in offsets
         )
