@@ -355,9 +355,15 @@ class _Run:
                     self._report(phase, bar)
                 if self._done % self._config.keep_every == 0 or last:
                     self._keep()
-                if self._stop.any_asked():
+                asked, writing = self._ranks.any(self._stop.asked, self._checkpoints.writing)
+                if not writing:
+                    self._checkpoints.finish()
+                if asked:
                     return last
                 self._speed.go_on()
+        except FloatingPointError:  # of the guard, which raises it on all ranks
+            self._checkpoints.finish()
+            raise
         finally:
             batches.close()
         return True

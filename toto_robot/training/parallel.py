@@ -100,6 +100,13 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Return, for each flag, whether it is True on any rank. All ranks must call this."""
+        if self.mesh is None:
+            return list(flags)
+        values = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        return [value > 0 for value in self.total(values).tolist()]
+
     def first_then_others(self, call: Callable[[], T]) -> T:
         """Return the result of a call that runs on the first rank before it runs on the others."""
         if not self.first:

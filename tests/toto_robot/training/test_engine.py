@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 
 from tests.toto_robot.tiny import GUARD, tiny_engine
@@ -533,6 +534,55 @@ def test_sharded_models_train_in_bfloat16(name, tmp_path, one_of_a_mesh):
     result = fit(model, [one], OPTIMIZER, engine, tmp_path, one_of_a_mesh, title="loss")
     assert losses(tmp_path) == pytest.approx([exact], rel=0.01)
     assert {tensor.dtype for tensor in result.weights.values()} <= {torch.float32, torch.int64}
+
+
+def test_a_background_checkpoint_is_complete_when_its_files_are_written(
+    tmp_path, one_of_a_mesh, monkeypatch
+):
+    start = dcp.async_save
+
+    def save(*args, **kwargs):
+        future = start(*args, **kwargs)
+        future.result()
+        return future
+
+    monkeypatch.setattr(dcp, "async_save", save)
+
+    def dies(first, count):
+        if first == 4 * 5:  # after the checkpoint of step 4, before that of step 8
+            raise InterruptedError
+        return rows(first, count)
+
+    engine = dataclasses.replace(ENGINE, keep_in_background=True)
+    with pytest.raises(InterruptedError):
+        fit(
+            MODEL.build(),
+            [phase(rows=dies, part=4)],
+            OPTIMIZER,
+            engine,
+            tmp_path,
+            one_of_a_mesh,
+            title="",
+        )
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+
+
+def test_parameters_without_a_gradient_do_not_prevent_a_resumed_run(tmp_path):
+    """With a next-token loss of weight 0, the last norm is never trained."""
+
+    def anticipate(out):
+        torch.manual_seed(0)
+        _, batch = TRAINABLES["anticipation"]
+        one = phase(steps=12, part=4, validation={}, rows=lambda first, count: batch)
+        with join_ranks("cpu", None) as ranks:
+            model = anticipation(next_token_weight=0.0)
+            engine = dataclasses.replace(ENGINE, keep_most=9)
+            return fit(model, [one], OPTIMIZER, engine, out, ranks, title="loss")
+
+    whole = anticipate(tmp_path)
+    for later in ("step-0000008", "step-0000012"):
+        shutil.rmtree(tmp_path / "checkpoints" / later)
+    assert same(anticipate(tmp_path).weights, whole.weights)
 
 
 def test_a_sharded_model_gets_its_batch_unrounded(one_of_a_mesh):
