@@ -93,15 +93,15 @@ def test_a_run_repeats_itself_from_what_its_checkpoint_says(trained, tmp_path):
 def test_a_rerun_with_other_initial_weights_is_refused(trained, tmp_path):
     out, _ = trained
     shutil.copytree(out / "encoder", tmp_path / "of")
-    told = json.loads((tmp_path / "of/config.json").read_text())
-    told["training"]["config"]["start_from"] = str(out / "encoder")
-    told["training"]["start_from"] = "of other weights"
-    del told["config_sha256"]
-    (tmp_path / "of/config.json").write_text(json.dumps(told))
+    data = json.loads((tmp_path / "of/config.json").read_text())
+    data["training"]["config"]["start_from"] = str(out / "encoder")
+    data["training"]["start_from"] = "of other weights"
+    del data["config_sha256"]
+    (tmp_path / "of/config.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"of did not begin with .*/encoder: the weights differ"):
         rerun(RerunConfig(of=tmp_path / "of"), tmp_path / "again")
-    told["training"]["config"]["tokenizer_from"] = str(tmp_path / "other")
-    (tmp_path / "of/config.json").write_text(json.dumps(told))
+    data["training"]["config"]["tokenizer_from"] = str(tmp_path / "other")
+    (tmp_path / "of/config.json").write_text(json.dumps(data))
     other = load_tokenizer("toto-nano")
     with torch.no_grad():
         next(other.parameters()).add_(1.0)
