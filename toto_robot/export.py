@@ -84,7 +84,11 @@ def export(config: ExportConfig, out: Path) -> None:
         context=config.context,
         frame_skip=config.frame_skip,
     )
-    found = compare(encoder, out, config.check_steps)
+    try:
+        found = compare(encoder, out, config.check_steps)
+    except ValueError:
+        (out / "export.json").unlink()  # the graphs cannot be loaded
+        raise
     metadata = json.loads((out / "export.json").read_text())
     write_json(out / "export.json", metadata | {"compared": found})
     for name, value in found.items():
@@ -102,6 +106,9 @@ def export_onnx(
     frame_skip: int = 1,
 ) -> None:
     """Write an encoder's ONNX graphs, their metadata, and the Python file that runs them.
+
+    An earlier export in the folder is replaced. The metadata is written last, and without it, the
+    graphs cannot be loaded; so an interrupted export cannot be used.
 
     Args:
         encoder: an encoder in float32 on the CPU.
@@ -121,6 +128,8 @@ def export_onnx(
     _require_onnx()
     config = _check(encoder, context)
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in ("export.json", "stream.onnx"):  # graphs of two encoders are never mixed
+        (folder / earlier).unlink(missing_ok=True)
     frames = torch.zeros(num_envs, *size, 3, dtype=torch.uint8)
     outputs = ["frame_embedding", "frame_tokens"]
     _write(FrameGraph(encoder), {"frames": frames}, outputs, folder / "frame.onnx")

@@ -155,6 +155,37 @@ def test_another_mask_is_refused(exported):
         OnnxStream(exported).step(frames(0), np.array([1, 0]))
 
 
+def test_an_export_over_an_earlier_one_leaves_nothing_of_it(tmp_path, monkeypatch):
+    """Graphs of two encoders are not mixed, also if the second export is interrupted or wrong."""
+
+    def write(graph, inputs, outputs, path):
+        if interrupted and path.name == "stream.onnx":
+            raise KeyboardInterrupt
+        path.write_text("graph")
+
+    monkeypatch.setattr("toto_robot.export._write", write)
+    interrupted = False
+    export_onnx(tiny(), tmp_path, size=SIZE, context=3)
+    interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(tiny(layer=1), tmp_path, size=SIZE, context=3)
+    with pytest.raises(FileNotFoundError, match="is not an export of toto_robot"):
+        OnnxEncoder(tmp_path)
+    export_onnx(tiny(), tmp_path, size=SIZE)
+    assert not (tmp_path / "stream.onnx").exists()
+    with pytest.raises(FileNotFoundError, match="no stream was exported to"):
+        OnnxStream(tmp_path)
+
+    def differs(*_):
+        raise ValueError("does not match")
+
+    monkeypatch.setattr("toto_robot.export.compare", differs)
+    monkeypatch.setattr("toto_robot.export.build_toto", lambda *_: tiny())
+    with pytest.raises(ValueError, match="does not match"):
+        export(CONFIG, tmp_path)
+    assert not (tmp_path / "export.json").exists()
+
+
 def test_missing_files_are_named(exported, tmp_path):
     with pytest.raises(FileNotFoundError, match="is not an export of toto_robot"):
         OnnxEncoder(tmp_path)

@@ -230,10 +230,11 @@ def test_a_run_is_only_resumed_with_the_same_data_set(tiny, tmp_path):
     source = f"sources=[{{name: set, kind: video, path: {CLIPS}, crops: 1, stride: 4}}]"
     assert run("toto_robot.data.decode", [source, "size=32", "seed=0", f"out={tmp_path}"]).code == 0
     more = "steps=1 frames=3 batch=1 part=1"
+    line = f"start_from={tiny} data={tmp_path}/set out={tmp_path}/out {QUICK} {more}"
+    assert "so stride must be 1, got 2" in run(MODULE, line + " stride=2").err
     finetune(tiny, tmp_path / "set", tmp_path / "out", more)
     manifest = tmp_path / "set" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
-    line = f"start_from={tiny} data={tmp_path}/set out={tmp_path}/out {QUICK} {more}"
     assert f"the content of {tmp_path}/set has changed since" in run(MODULE, line).err
 
 

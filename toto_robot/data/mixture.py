@@ -135,7 +135,11 @@ class FrameSequenceMixture:
 
 
 class FrameMixture:
-    """A mixture of random crops of single frames, for a tokenizer or a masked autoencoder."""
+    """A mixture of random crops of single frames, for a tokenizer or a masked autoencoder.
+
+    Attributes:
+        side: side of the smallest frames, pixels.
+    """
 
     def __init__(
         self, shards: Sequence[Shard], weights: Sequence[float], *, validation: bool, seed: int
@@ -160,6 +164,7 @@ class FrameMixture:
             )
         self._key = key_of(seed, 1)
         self._frames = [shard.frames() for shard, _, _ in parts]
+        self.side = min(frames.shape[1] for frames in self._frames)
         self._stream = _Stream(
             [_Windows(runs, span=1, draws=1) for _, _, runs in parts],
             [weight for _, weight, _ in parts],
@@ -175,9 +180,8 @@ class FrameMixture:
             ValueError: ``first`` is negative, ``count`` below 1, or a data set's frames are smaller
             than ``side``.
         """
-        smallest = min(frames.shape[1] for frames in self._frames)
-        if not 1 <= side <= smallest:
-            raise ValueError(f"crops must be of 1 to {smallest} pixels, got {side}")
+        if not 1 <= side <= self.side:
+            raise ValueError(f"crops must be of 1 to {self.side} pixels, got {side}")
         sources, frames = self._stream.rows(first, count)
         numbers = 2 * np.arange(first, first + count)
         across, down = uniform(self._key, numbers), uniform(self._key, numbers + 1)

@@ -106,10 +106,12 @@ class Encoder(HashedWeights):
         num_layers: number of blocks of the whole transformer.
         image_size: side of the square to which frames are resized, pixels.
         tokens_per_frame: number of tokens of a frame.
-        weights_hash: sha256 of all weights of the tokenizer and the transformer, and of the type of
-            attention if it is not causal; independent of layer and pool. It follows
-            `load_state_dict`, but no other change of the weights in place: save and load a trained
-            model before it is used as an encoder.
+        variant: settings that differ from those of the training, such as ` image_size 512`; empty:
+            none (see `encoders.resized`).
+        weights_hash: sha256 of all weights of the tokenizer and the transformer, of the variant,
+            and of the type of attention if it is not causal; independent of layer and pool. It
+            follows `load_state_dict`, but no other change of the weights in place: save and load a
+            trained model before it is used as an encoder.
         fingerprint: sha256 of weights, layer, pool and repeat_frame. If it is equal for two
             encoders, their embeddings are interchangeable.
     """
@@ -126,6 +128,7 @@ class Encoder(HashedWeights):
         repeat_frame: bool = False,
         frame_interval_s: float | None = None,
         pca: PrincipalComponents | None = None,
+        variant: str = "",
     ) -> None:
         super().__init__()
         survive_forks()
@@ -141,6 +144,7 @@ class Encoder(HashedWeights):
         self.tokens_per_frame = tokenizer.tokens_per_frame
         attention = getattr(transformer.config, "attention", "causal")
         self._attention = "" if attention == "causal" else attention  # it changes the features
+        self.variant = variant
         self.tokenizer = tokenizer
         self.transformer = transformer
         self._hash_weights()
@@ -159,7 +163,8 @@ class Encoder(HashedWeights):
         self.eval()
 
     def _hash_weights(self) -> None:
-        hashed = weights_hash(self.tokenizer) + weights_hash(self.transformer) + self._attention
+        hashed = weights_hash(self.tokenizer) + weights_hash(self.transformer)
+        hashed += self._attention + self.variant
         self.weights_hash = hashlib.sha256(hashed.encode()).hexdigest()
 
     @property
@@ -418,6 +423,7 @@ class Encoder(HashedWeights):
             repeat_frame=self.repeat_frame,
             frame_interval_s=self.frame_interval_s,
             pca=pca,
+            variant=self.variant,
         )
 
 

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..downloads import check_downloaded
 from ..files import written_aside
 from ..moved import moved_names
 from ..tokenizers.tokenizer import check_frames
@@ -199,6 +200,7 @@ def verify_golden(
 
 
 def _read(file: Path) -> tuple[dict[str, str], list[_Vectors]]:
+    check_downloaded(file)
     try:
         with safe_open(file, framework="pt") as opened:
             notes = opened.metadata() or {}
@@ -214,7 +216,7 @@ def _read(file: Path) -> tuple[dict[str, str], list[_Vectors]]:
             for index in range(count)
         ]
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} is damaged ({error}); write_golden writes it again") from error
+        raise ValueError(f"{file} is damaged ({error}); fetch the checkpoint again") from error
     return notes, vectors
 
 

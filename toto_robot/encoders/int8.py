@@ -15,6 +15,7 @@ float32 encoder. So a saved policy that was trained on float32 features rejects 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from ..models import TotoConfig
 from .encoder import Encoder
 from .pooling import join_layers
 
@@ -53,6 +55,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Return the output of the layer, [*b o], for inputs [*b i]."""
+        if not x.numel():  # oneDNN refuses an empty batch
+            return x.new_zeros(*x.shape[:-1], len(self.scale))
         if self._packed is None:  # in oneDNN's memory format; not part of the state dict
             self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
             self._zeros = torch.zeros(len(self.scale), dtype=torch.int64)
@@ -62,6 +66,14 @@ class Int8Linear(nn.Module):
             None, 1.0, 0, torch.float32, "none", [], "",
         )  # fmt: skip
         return product.mul_(scale)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the state for a copy or a pickle, without the packed weights."""
+        return {**self.__dict__, "_packed": None}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._packed = None
 
 
 class _Rounder:
@@ -73,6 +85,10 @@ class _Rounder:
     def __init__(self) -> None:
         self._input: Tensor | None = None
         self._output: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+
+    def __reduce__(self) -> tuple[type["_Rounder"], tuple[()]]:
+        """Copy and pickle without the newest input."""
+        return _Rounder, ()
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x is not self._input:
@@ -93,13 +109,19 @@ def to_int8(
         least_cosine: minimum cosine similarity to the features in float32; see `feature_cosine`.
 
     Raises:
-        ValueError: there are no images for the comparison, the encoder has another precision or
-            device, or its features differ too much from float32; the message has the cosine.
+        ValueError: there are no images for the comparison, the encoder has another precision,
+            device or architecture, or its features differ too much from float32; the message has
+            the cosine.
     """
     weight = encoder.transformer.embed_tokens.weight
     if weight.dtype != torch.float32 or weight.device.type != "cpu":
         raise ValueError(
             f"int8 needs an encoder in float32 on the CPU, got {weight.dtype} on {weight.device}"
+        )
+    if not isinstance(encoder.transformer.config, TotoConfig):
+        raise ValueError(
+            "only a model of kind llama can be in int8, got "
+            f"{encoder.transformer.config.kind}; use float32"
         )
     if not frames:
         raise ValueError(
@@ -124,6 +146,7 @@ def to_int8(
         repeat_frame=encoder.repeat_frame,
         frame_interval_s=encoder.frame_interval_s,
         pca=encoder.pca,
+        variant=encoder.variant,
     )
     rounded.pooling.load_state_dict(encoder.pooling.state_dict())
     ids = torch.cat([encoder.tokenize(torch.as_tensor(frame)[None]) for frame in frames])

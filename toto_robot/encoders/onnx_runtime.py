@@ -87,6 +87,8 @@ class OnnxStream:
             FileNotFoundError: a file is missing, or no stream was exported.
         """
         metadata = self.metadata = _read_metadata(Path(folder))
+        if metadata["context"] is None:
+            raise FileNotFoundError(f"no stream was exported to {folder}: export it with a context")
         self._session, self._process = _open(Path(folder) / STREAM, threads), os.getpid()
         self.dim: int = metadata["dim"]
         self._frame: int = metadata["tokens_per_frame"]

@@ -54,6 +54,9 @@ def at_image_size(
         model = _copy(replace(config, image_size=image_size, **changes), encoder.transformer)
         return type(encoder)(model, encoder.layer, "mean", encoder.pca).to(device)
     tokenizer = _copy(replace(encoder.tokenizer.config, image_size=image_size), encoder.tokenizer)
+    changed = changes | {"image_size": image_size}
+    trained = {"rope_base": getattr(config, "rope_base", None), "image_size": encoder.image_size}
+    variant = "".join(f" {name} {new}" for name, new in changed.items() if new != trained[name])
     changes["tokens_per_frame"] = tokenizer.tokens_per_frame
     return Encoder(
         tokenizer,
@@ -63,6 +66,7 @@ def at_image_size(
         repeat_frame=encoder.repeat_frame,
         frame_interval_s=encoder.frame_interval_s,
         pca=encoder.pca,
+        variant=encoder.variant + variant,
     ).to(device)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
@@ -69,7 +69,8 @@ class Checkpoints:
     def _load(self, folder: Path) -> dict[str, Any]:
         state = read_whole(folder)
         weights, moments = get_state_dict(self._model, self._optimizer)
-        parts = {"model": weights, "optimizer": moments}
+        untrained = _pop_untrained(moments, folder)
+        parts: dict[str, Any] = {"model": weights, "optimizer": moments}
         try:
             with _quietly():
                 dcp.load(
@@ -84,6 +85,7 @@ class Checkpoints:
         ) as error:  # raised in all ranks if one rank fails; not a subclass of Exception
             (first, *_) = error.failures.values()
             raise ValueError(str(first[0]).partition("\n")[0]) from error
+        parts["optimizer"]["state"] |= untrained
         set_state_dict(
             self._model,
             self._optimizer,
@@ -95,7 +97,8 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of ``step``, with ``state`` in its ``state.json``.
 
-        With several ranks and `background`, training continues while the files are written.
+        With several ranks and `background`, training continues while the files are written. The
+        checkpoint is complete after `finish`, which is called when no rank is `writing`.
         """
         self.finish()
         folder = self._folder / f"step-{step:07d}"
@@ -118,8 +121,16 @@ class Checkpoints:
             )
         self._publish(folder)
 
+    @property
+    def writing(self) -> bool:
+        """Whether this rank still writes files of a checkpoint in the background."""
+        return self._pending is not None and not self._pending[0].done()
+
     def finish(self) -> None:
-        """Wait until a background write is complete."""
+        """Wait until a background write is complete, and give the checkpoint its name.
+
+        All ranks must call this method. Without a background write, it does nothing.
+        """
         if self._pending is not None:
             future, folder = self._pending
             self._pending = None
@@ -138,6 +149,25 @@ class Checkpoints:
             for old in sorted(self._folder.glob("step-*"))[: -self._most]:
                 shutil.rmtree(old)
         self._ranks.wait()
+
+
+def _pop_untrained(moments: Any, folder: Path) -> dict[str, Any]:
+    """Remove the state of the parameters for which a checkpoint has none, and return it as zeros.
+
+    These parameters had no gradient yet, for example because the weight of their loss is 0.
+    """
+    stored = DataReader(folder).read_metadata().state_dict_metadata
+    untrained = {
+        name: state
+        for name, state in moments["state"].items()
+        if not any(f"optimizer.state.{name}.{part}" in stored for part in state)
+    }
+    for name, state in untrained.items():
+        del moments["state"][name]
+        for part in state.values():
+            if isinstance(part, Tensor):
+                part.zero_()
+    return untrained
 
 
 @contextmanager

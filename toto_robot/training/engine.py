@@ -338,7 +338,7 @@ class _Run:
         share = phase.batch // self._ranks.world
         offsets = range(0, share, phase.part)
         numbers = (
-            (step - begin) * phase.batch + self._ranks.rank * share + offset
+            phase.first_row + (step - begin) * phase.batch + self._ranks.rank * share + offset
             for step in range(self._done, begin + phase.steps)
             for offset in offsets
         )
@@ -355,9 +355,15 @@ class _Run:
                     self._report(phase, bar)
                 if self._done % self._config.keep_every == 0 or last:
                     self._keep()
-                if self._stop.any_asked():
+                asked, writing = self._ranks.any(self._stop.asked, self._checkpoints.writing)
+                if not writing:
+                    self._checkpoints.finish()
+                if asked:
                     return last
                 self._speed.go_on()
+        except FloatingPointError:  # of the guard, which raises it on all ranks
+            self._checkpoints.finish()
+            raise
         finally:
             batches.close()
         return True

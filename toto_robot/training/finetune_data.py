@@ -50,19 +50,24 @@ def tokenise_data(
         folder: a data set of `decode` or `tokenise`, a folder of episodes or a demonstration store
             (see `probing.episodes`), a LeRobot data set, or a folder of videos or images.
         encoder: the encoder whose tokenizer is used.
-        stride: every ``stride``-th frame of videos and episodes is used.
+        stride: every ``stride``-th frame of videos and episodes is used; 1 for a data set.
         frames: number of frames in a sequence.
         out: folder for the tokens.
         seed: seed of the crops of videos and images.
 
     Raises:
         ValueError: nothing in the folder can be read, no video is as long as a sequence, the
-            tokens are of another tokenizer, the folder has both videos and images, or ``out`` has
-            data of another folder.
+            tokens are of another tokenizer, the folder has both videos and images, a data set has
+            another stride than 1, or ``out`` has data of another folder.
     """
     if not folder.is_dir():
         raise ValueError(f"data: {folder} is not a folder")
     if (folder / "manifest.json").is_file():
+        if stride != 1:
+            raise ValueError(
+                f"data: {folder} is a data set, whose frames were selected when it was written, so "
+                f"stride must be 1, got {stride}; write the data set with another stride instead"
+            )
         data = open_data(folder)
     elif is_lerobot(folder) or _has_episodes(folder):
         return _tokenise_episodes(folder, encoder, stride, out / "tokens")

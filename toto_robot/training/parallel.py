@@ -100,6 +100,13 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def any(self, *flags: bool) -> list[bool]:
+        """Return, for each flag, whether it is True on any rank. All ranks must call this."""
+        if self.mesh is None:
+            return list(flags)
+        values = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        return [value > 0 for value in self.total(values).tolist()]
+
     def first_then_others(self, call: Callable[[], T]) -> T:
         """Return the result of a call that runs on the first rank before it runs on the others."""
         if not self.first:
@@ -156,7 +163,7 @@ def choose_precision(wanted: PrecisionSetting, ranks: Ranks) -> tuple[Precision,
     """Return the precision of matrix products on this machine, and the reason for it.
 
     `auto` chooses bfloat16 if the device has instructions for it. Several ranks on CPUs use
-    float32, because FSDP2 would also sum the gradients of the token embedding in bfloat16.
+    float32, because FSDP2 would also round the residual stream of the blocks to bfloat16.
     """
     if wanted != "auto":
         return wanted, "as set"
@@ -207,18 +214,25 @@ def distribute(
         return
     policy = MixedPrecisionPolicy()
     if precision == "bfloat16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
     mesh = ranks.mesh if ranks.mesh.size(0) > 1 else ranks.mesh["shard"]
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # Outside the blocks, weights and tensors are float32, and autocast casts the products, as with
+    # one process. So heads and losses have float32 inputs.
+    fully_shard(model, mesh=mesh)
     # FSDP2 hooks only `forward` by default, but the training loop calls `loss`
     register_fsdp_forward_method(model, "loss")
 
 
 def arithmetic(ranks: Ranks, precision: Precision) -> Any:
-    """Return the autocast context of a forward pass. Sharded models need none: FSDP2 casts them."""
-    if precision == "float32" or ranks.mesh is not None:
+    """Return the autocast context of a forward pass.
+
+    Sharded models need it too, because FSDP2 casts only weights and inputs of blocks.
+    """
+    if precision == "float32":
         return nullcontext()
     return torch.autocast(ranks.device.type, torch.bfloat16)
 

@@ -27,6 +27,7 @@ class Phase:
         validation: dictionary from the name of each data set to the function that returns its
             held-out rows.
         validation_rows: number of validation rows of each data set.
+        first_row: number of the first training row. The rows before it belong to earlier phases.
         measure: function that computes further values for the log, by name. Its argument is a
             function that returns the mean loss of the first ``validation_rows`` rows of `Rows`.
     """
@@ -39,6 +40,7 @@ class Phase:
     flops_per_row: float
     validation: Mapping[str, Rows] = field(default_factory=dict)
     validation_rows: int = 0
+    first_row: int = 0
     measure: Callable[[Callable[[Rows], float]], Mapping[str, float]] | None = None
 
     def check_shares(self, num_ranks: int) -> None:

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 8 -m toto_robot.training.pretrain engine=cluster     #
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +176,8 @@ class _Pretraining:
     def run(self, prepare: Callable[[], object] | None) -> Path:
         engine, folder = self.config.engine, self.out / "encoder"
         with join_ranks(engine.device, engine.shard_ranks) as ranks:
-            model = (
-                self._fresh_model()
-            )  # built first, so that config errors are raised before `out` is created
+            # built first, so that config errors are raised before `out` is created
+            model, start_hash = self._fresh_model()
             if prepare is not None:
                 if ranks.first:
                     hold(self.out)
@@ -188,7 +188,7 @@ class _Pretraining:
             self._prepare(shards, unseen, ranks)
             result = fit(
                 model,
-                [self._phase(stage, shards, unseen) for stage in self.config.stages],
+                self._phases(shards, unseen),
                 self.config.optimizer,
                 engine,
                 self.out,
@@ -198,7 +198,7 @@ class _Pretraining:
             if ranks.first:
                 print(f"curve   {self.out / 'curve.png'}\ntokens  {result.tokens}", flush=True)
                 if result.finished:
-                    self._save(result, shards, folder)
+                    self._save(result, shards, folder, start_hash)
                     print(f"encoder {folder}")
                 else:
                     print(result.stopped())
@@ -221,23 +221,38 @@ class _Pretraining:
                     tokenize_shard(shard, self.tokenizer, batch=32)
         ranks.wait()
 
-    def _fresh_model(self) -> CausalModel:
+    def _fresh_model(self) -> tuple[CausalModel, str | None]:
+        """Return the initial model, and the hash of the weights of `start_from`, if any."""
         torch.manual_seed(self.config.seed)
-        model = self.config.model.build()
+        model, start_hash = self.config.model.build(), None
         if self.config.start_from is not None:
             start = load_toto(self.config.start_from, verify=False)
             _check_start(self.config.start_from, start, self.config.model, self.tokenizer)
             model.load_state_dict(start.transformer.state_dict())
+            start_hash = start.weights_hash
         self._add_digits(model)
-        return model
+        return model, start_hash
 
     def _add_digits(self, model: CausalModel) -> None:
         if self.config.digit_embeddings:
             assert isinstance(self.tokenizer, LightDVae)
             use_digits(model, self.tokenizer.config.levels)
 
+    def _phases(self, shards: Sequence[TokenData], unseen: Sequence[TokenData]) -> list[Phase]:
+        """Return the phase of each stage. Two stages never train on the same row."""
+        used: Counter[int] = Counter()  # rows of each length; rows of other lengths differ
+        phases = []
+        for stage in self.config.stages:
+            phases.append(self._phase(stage, used[stage.frames], shards, unseen))
+            used[stage.frames] += stage.steps * stage.batch
+        return phases
+
     def _phase(
-        self, stage: Stage, shards: Sequence[TokenData], unseen: Sequence[TokenData]
+        self,
+        stage: Stage,
+        first_row: int,
+        shards: Sequence[TokenData],
+        unseen: Sequence[TokenData],
     ) -> Phase:
         config = self.config
 
@@ -281,17 +296,20 @@ class _Pretraining:
             flops_per_row=model_flops(config.model, stage.frames) * tokens,
             validation={name: rows([shard], [1.0], True) for name, shard in validated.items()},
             validation_rows=config.validation_sequences,
+            first_row=first_row,
             measure=measure if config.validation_sequences else None,
         )
 
-    def _save(self, result: Fit, shards: Sequence[TokenData], folder: Path) -> None:
+    def _save(
+        self, result: Fit, shards: Sequence[TokenData], folder: Path, start_hash: str | None
+    ) -> None:
         config = self.config
         model = config.model.build()
         self._add_digits(model)
         model.load_state_dict(result.weights)
         if config.digit_embeddings:
             fold_digits(model)
-        data = {"data": data_digests(config), "tokens": result.tokens}
+        data = {"data": data_digests(config), "tokens": result.tokens, "start_from": start_hash}
         weights = [one.weight for one in config.data]
         pca = trained_components(
             Encoder(self.tokenizer, model, 0, "mean"),

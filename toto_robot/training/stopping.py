@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from .parallel import Ranks
 
 __all__ = ["StopSignals"]
@@ -21,11 +19,14 @@ class StopSignals:
 
     Schedulers send SIGTERM or SIGUSR1 before they kill a job. A second Ctrl-C interrupts the
     process at once.
+
+    Attributes:
+        asked: True if this rank received a stop request.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._asked = False
+        self.asked = False
         self._interrupt: Any = signal.default_int_handler
 
     @contextmanager
@@ -42,15 +43,8 @@ class StopSignals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def any_asked(self) -> bool:
-        """Return True if any rank received a stop request. All ranks must call this method."""
-        if self._ranks.mesh is None:
-            return self._asked
-        asked = torch.tensor(float(self._asked), device=self._ranks.device)
-        return bool(self._ranks.total(asked).item())
-
     def _ask(self, number: int, *_: object) -> None:
-        self._asked = True
+        self.asked = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._interrupt)
             if self._ranks.first:

@@ -71,7 +71,8 @@ class TokenizerTrainingConfig:
         crop: side of the training crops, pixels. It must be a multiple of the side of the image
             area of one token. In the `light` and the `dalle` tokenizer, a token depends only on a
             small area of the image, so small crops are sufficient.
-        validation_frames: number of held-out frames, in full size, for each validation.
+        validation_frames: number of held-out frames, in full size, for each validation; 0: none,
+            and no image of reconstructions.
         device: ``auto``, ``cpu`` or ``cuda``. ``auto`` uses a GPU if there is one.
         precision: precision of matrix products. Weights and losses are always float32.
         read_threads: number of threads that read batches in advance.
@@ -100,6 +101,13 @@ class TokenizerTrainingConfig:
     seed: int
     encoder_from: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check the number of validation frames."""
+        if self.validation_frames < 0:
+            raise ValueError(
+                f"validation_frames must not be negative, got {self.validation_frames}"
+            )
+
 
 def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     """Train a tokenizer, and return its folder ``out/tokenizer``.
@@ -115,7 +123,9 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
     shards = [Shard.open(data.path) for data in config.data]
     weights = [data.weight for data in config.data]
     training = FrameMixture(shards, weights, validation=False, seed=config.seed)
-    held_out = FrameMixture(shards, weights, validation=True, seed=config.seed)
+    held_out = None
+    if config.validation_frames:
+        held_out = FrameMixture(shards, weights, validation=True, seed=config.seed)
     with join_ranks(config.device, None) as ranks:
         if ranks.world > 1:
             raise ValueError(
@@ -124,6 +134,12 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
         torch.manual_seed(config.seed)
         module = config.tokenizer.build()
         _require_crop(config.crop, module)
+        if held_out is not None and held_out.side < module.image_size:
+            raise ValueError(
+                f"validation needs frames of tokenizer.image_size={module.image_size} pixels, but "
+                f"a data set has frames of {held_out.side}: write it with "
+                f"size={module.image_size}, or set validation_frames=0"
+            )
         if config.encoder_from is not None:
             _take_encoder(module, config.encoder_from)
         module.to(ranks.device)
@@ -152,18 +168,20 @@ def train_tokenizer(config: TokenizerTrainingConfig, out: Path) -> Path:
             done = step + 1
             bar.update()
             if done % config.log_every == 0 or done == config.steps:
-                log.add(done, **_plain(scalars), **_score(trainer, held_out, config))
+                scores = {} if held_out is None else _score(trainer, held_out, config)
+                log.add(done, **_plain(scalars), **scores)
             if done % config.keep_every == 0 or done == config.steps:
                 _keep(out, trainer, done)
-                _draw(trainer.tokenizer, held_out, out / "reconstruction.png", config)
+                if held_out is not None:
+                    _draw(trainer.tokenizer, held_out, out / "reconstruction.png", config)
         bar.close()
     log.close(f"{config.tokenizer.kind} tokenizer", ("loss", "validation_loss"))
     folder = out / "tokenizer"
     tokenizer = trainer.tokenizer
     save_checkpoint(folder, "tokenizer", to_dict(tokenizer.config), tokenizer.state_dict())
-    print(
-        f"tokenizer {folder}\ncurve     {out / 'curve.png'}\nimage     {out / 'reconstruction.png'}"
-    )
+    print(f"tokenizer {folder}\ncurve     {out / 'curve.png'}")
+    if held_out is not None:
+        print(f"image     {out / 'reconstruction.png'}")
     return folder
 
 

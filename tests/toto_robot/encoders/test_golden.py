@@ -153,9 +153,15 @@ def test_vectors_of_other_weights_and_damaged_ones_are_named(folder, tmp_path):
         load_encoder(folder)
     write_golden(folder)
     load_encoder(folder)
-    for content in (b"", b"nothing of the kind", (folder / GOLDEN).read_bytes()[:3000]):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
+    for content, message in (
+        (b"", "is empty: the download was cut off; fetch it again"),
+        (pointer, r"is a Git LFS pointer.* git lfs pull"),
+        (b"nothing of the kind", r"is damaged .*; fetch the checkpoint again"),
+        ((folder / GOLDEN).read_bytes()[:3000], r"is damaged .*; fetch the checkpoint again"),
+    ):
         (folder / GOLDEN).write_bytes(content)
-        with pytest.raises(ValueError, match=r"golden\.safetensors is damaged"):
+        with pytest.raises(ValueError, match=rf"golden\.safetensors {message}$"):
             load_encoder(folder)
     for tensors in ({}, {"0.frame": torch.zeros(2, 2, 3)}, {"frame": torch.zeros(1)}):
         save_file(tensors, folder / GOLDEN)

@@ -1,13 +1,18 @@
 """Blocks in 8 bits: near to float32, told apart from it, and refused where they are not near."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from toto_robot import load_encoder
+from toto_robot import Encoder, load_encoder
 from toto_robot.encoders.golden import golden_frames
 from toto_robot.encoders.int8 import Int8Linear, _Rounder, feature_cosine, to_int8
+from toto_robot.encoders.loading import load_tokenizer
+from toto_robot.models import Gpt2Config
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +86,27 @@ def test_the_float_encoder_is_left_alone(nano, pictures):
     before = nano(np.asarray(pictures[1])[None])
     to_int8(nano, pictures)
     assert torch.equal(nano(np.asarray(pictures[1])[None]), before)
+
+
+def test_only_a_llama_is_converted(pictures):
+    layout = {"codes": 8192, "tokens_per_frame": 256, "frames": 2, "dim": 16, "layers": 1}
+    gpt2 = Gpt2Config(**layout, heads=2, mlp_hidden=16, norm_eps=1e-5).build()
+    other = Encoder(load_tokenizer("toto-nano"), gpt2, 1, "mean")
+    with pytest.raises(ValueError, match=r"only a model of kind llama .*, got gpt2; use float32"):
+        to_int8(other, pictures)
+
+
+def test_no_frames_have_no_embeddings(nano, pictures):
+    assert to_int8(nano, pictures)(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, nano.dim)
+
+
+def test_a_used_layer_can_be_copied_and_loaded_anew():
+    torch.manual_seed(0)
+    one, other = (Int8Linear(nn.Linear(8, 8, bias=False), _Rounder()) for _ in range(2))
+    x = torch.randn(3, 8)
+    expected = one(x)
+    assert not torch.equal(other(x), expected)
+    for made in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert torch.equal(made(x), expected)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other(x), expected)

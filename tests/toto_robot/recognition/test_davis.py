@@ -11,6 +11,7 @@ import torch
 
 from tests.command_lines import run
 from tests.toto_robot.tiny import tiny_toto
+from toto_robot import Encoder
 from toto_robot.data.video import read_frames
 from toto_robot.recognition.davis_report import TrackingScores
 from toto_robot.recognition.davis_resolution import compare_sizes
@@ -329,5 +330,11 @@ def test_an_encoder_at_its_own_size_is_unchanged_and_at_another_has_more_tokens(
     assert plain.shape == adapted.shape == (2, 64, 16)
     assert not torch.equal(plain, adapted)
     assert torch.equal(large.tokenize(frames), turned.tokenize(frames))
+    pooled = Encoder(encoder.tokenizer, encoder.transformer, encoder.layer, "mean")
+    assert same.fingerprint == pooled.fingerprint
+    slow = at_image_size(encoder, 32, rope_base=50_000.0)
+    made = [pooled, large, turned, slow, at_image_size(large, 64, rope_base=20_000.0)]
+    assert len({one.fingerprint for one in made}) == len({one.weights_hash for one in made}) == 5
+    assert large.untrained().fingerprint != pooled.untrained().fingerprint
     with pytest.raises(ValueError, match="multiple of 8"):
         at_image_size(encoder, 60)

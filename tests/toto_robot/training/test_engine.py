@@ -1,5 +1,6 @@
 """The training loop: its guard, its checkpoints, accumulation, and its ranks."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -16,15 +17,25 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch.distributed.device_mesh import init_device_mesh
 
 from tests.toto_robot.tiny import GUARD, tiny_engine
 from toto_robot.models import TotoConfig
+from toto_robot.models.adapters import LowRankAdapters
+from toto_robot.models.gpt2 import Gpt2Config
+from toto_robot.models.mae import MaeConfig
+from toto_robot.models.mamba import MambaConfig
+from toto_robot.models.patches import PatchConfig
+from toto_robot.models.vision_transformer import VitConfig
+from toto_robot.probing.heads import LayerHeads
+from toto_robot.recognition.sta_head import StaHead, StaModel
 from toto_robot.training import parallel, throughput
 from toto_robot.training.engine import fit
+from toto_robot.training.finetuned_model import FineTunedModel
 from toto_robot.training.guard import Guard, GuardConfig
 from toto_robot.training.optimizer import OptimizerConfig
-from toto_robot.training.parallel import join_ranks
+from toto_robot.training.parallel import Ranks, join_ranks
 from toto_robot.training.phase import Phase
 from toto_robot.training.throughput import peak_flops
 
@@ -425,6 +436,170 @@ def test_losses_in_bfloat16_are_near_those_in_float32(tmp_path):
     exact, rounded = losses(tmp_path / "exact"), losses(tmp_path / "rounded")
     assert exact != rounded
     assert exact == pytest.approx(rounded, abs=0.02)
+
+
+LAYOUT = {"codes": 40, "tokens_per_frame": 16, "frames": 1}
+SIZES = {"dim": 32, "layers": 2, "norm_eps": 1e-5}
+BLOCKS = {**SIZES, "heads": 2, "mlp_hidden": 32}
+
+
+def small_toto():
+    return TotoConfig(**LAYOUT, **BLOCKS, tie_embeddings=True, rope_base=1e4).build()
+
+
+def small_mae():
+    vit = VitConfig(
+        image_size=32, patch_size=8, registers=0, layer_scale=False, positions="learned",
+        norm_after_pool=False, mean=(0.5,) * 3, std=(0.2,) * 3, **BLOCKS,
+    )  # fmt: skip
+    return MaeConfig(
+        encoder=vit, mask_ratio=0.75, decoder_dim=16, decoder_layers=1, decoder_heads=2,
+        decoder_mlp_hidden=16,
+    ).build()  # fmt: skip
+
+
+def fine_tuned(head, **changes):
+    setting = {"next_token_weight": 1.0, "stop_gradient": False, "layer_decay": 0.9}
+    setting |= {"transformer_lr": 1.0, "ema_decay": 0.5} | changes
+    return FineTunedModel(small_toto(), LayerHeads(head, 2, 32, 3), (1, 2), **setting)
+
+
+def lora():
+    model = fine_tuned("attention", ema_decay=None)
+    LowRankAdapters(rank=2, alpha=4.0).prepare(model.transformer)
+    return model
+
+
+def anticipation(next_token_weight=1.0):
+    head = StaHead(2, 32, 4, width=16, nouns=3, verbs=2)
+    return StaModel(
+        small_toto(), head, (1, 2), next_token_weight=next_token_weight, transformer_lr=0.5
+    )
+
+
+def draw(shape, end, kind=torch.int64):
+    return torch.randint(0, end, shape, dtype=kind, generator=torch.Generator().manual_seed(0))
+
+
+IDS, LABELS = draw((4, 18), 40), torch.tensor([0, 1, 2, 1])
+IMAGES = draw((4, 32, 32, 3), 255, torch.uint8)
+ORDER = torch.stack([torch.arange(16).roll(row) for row in range(4)])
+FEATURES = torch.linspace(-1, 1, 4 * 2 * 16 * 32).sin().unflatten(0, (4, 2, 16, 32))
+OBJECTS = (torch.full((4, 1, 4), 0.301), torch.zeros(4, 1, 2).long(), torch.full((4, 1), 1.001))
+OBJECTS[0][..., 2:] = 0.707
+HEADS = ("linear", "batch_norm_linear", "attention", "cross_attention")
+TRAINABLES = {
+    "toto": (small_toto, (IDS,)),
+    "gpt2": (lambda: Gpt2Config(**LAYOUT, **BLOCKS).build(), (IDS,)),
+    "mamba": (
+        lambda: MambaConfig(**LAYOUT, **SIZES, state=4, expand=2, convolution=4).build(),
+        (IDS,),
+    ),
+    "patches": (
+        lambda: PatchConfig(
+            image_size=32, patch_size=8, frames=1, target_codes=None, rope_base=1e4, **BLOCKS
+        ).build(),
+        (IMAGES[:, None],),
+    ),
+    "mae": (small_mae, (IMAGES, ORDER)),
+    "anticipation": (anticipation, (IDS, *OBJECTS)),
+    "lora": (lora, (IDS, LABELS)),
+    **{
+        f"fine-tuned {kind}": (functools.partial(fine_tuned, kind), (IDS, LABELS)) for kind in HEADS
+    },
+    "probe": (functools.partial(LayerHeads, "attention", 2, 32, 3), (FEATURES, LABELS)),
+}
+
+
+@pytest.fixture
+def one_of_a_mesh(tmp_path):
+    """The only rank of a process group: its model is sharded as with many ranks."""
+    meeting = f"file://{tmp_path}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("replicate", "shard"))
+        yield Ranks(rank=0, world=1, device=torch.device("cpu"), mesh=mesh)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", TRAINABLES)
+def test_sharded_models_train_in_bfloat16(name, tmp_path, one_of_a_mesh):
+    build, batch = TRAINABLES[name]
+    torch.manual_seed(0)
+    model = build()
+    exact = copy.deepcopy(model).loss(*batch).item()
+    one = phase(steps=1, part=4, validation={}, rows=lambda first, count: batch)
+    engine = dataclasses.replace(UNKEPT, precision="bfloat16")
+    result = fit(model, [one], OPTIMIZER, engine, tmp_path, one_of_a_mesh, title="loss")
+    assert losses(tmp_path) == pytest.approx([exact], rel=0.01)
+    assert {tensor.dtype for tensor in result.weights.values()} <= {torch.float32, torch.int64}
+
+
+def test_a_background_checkpoint_is_complete_when_its_files_are_written(
+    tmp_path, one_of_a_mesh, monkeypatch
+):
+    start = dcp.async_save
+
+    def save(*args, **kwargs):
+        future = start(*args, **kwargs)
+        future.result()
+        return future
+
+    monkeypatch.setattr(dcp, "async_save", save)
+
+    def dies(first, count):
+        if first == 4 * 5:  # after the checkpoint of step 4, before that of step 8
+            raise InterruptedError
+        return rows(first, count)
+
+    engine = dataclasses.replace(ENGINE, keep_in_background=True)
+    with pytest.raises(InterruptedError):
+        fit(
+            MODEL.build(),
+            [phase(rows=dies, part=4)],
+            OPTIMIZER,
+            engine,
+            tmp_path,
+            one_of_a_mesh,
+            title="",
+        )
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+
+
+def test_parameters_without_a_gradient_do_not_prevent_a_resumed_run(tmp_path):
+    """With a next-token loss of weight 0, the last norm is never trained."""
+
+    def anticipate(out):
+        torch.manual_seed(0)
+        _, batch = TRAINABLES["anticipation"]
+        one = phase(steps=12, part=4, validation={}, rows=lambda first, count: batch)
+        with join_ranks("cpu", None) as ranks:
+            model = anticipation(next_token_weight=0.0)
+            engine = dataclasses.replace(ENGINE, keep_most=9)
+            return fit(model, [one], OPTIMIZER, engine, out, ranks, title="loss")
+
+    whole = anticipate(tmp_path)
+    for later in ("step-0000008", "step-0000012"):
+        shutil.rmtree(tmp_path / "checkpoints" / later)
+    assert same(anticipate(tmp_path).weights, whole.weights)
+
+
+def test_a_sharded_model_gets_its_batch_unrounded(one_of_a_mesh):
+    class Recorder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+
+        def loss(self, boxes):
+            return boxes.sum() + 0 * self.layers[0](boxes).sum()
+
+    model = Recorder()
+    setting = {"precision": "bfloat16", "recompute": False, "compile_blocks": False}
+    parallel.distribute(model, one_of_a_mesh, **setting)
+    boxes = torch.full((1, 1), 0.3001)
+    with parallel.arithmetic(one_of_a_mesh, "bfloat16"):
+        assert model.loss(boxes).item() == boxes.item()
 
 
 def test_max_minutes_plans_fewer_steps_and_a_resumed_run_keeps_the_plan(tmp_path, capsys):

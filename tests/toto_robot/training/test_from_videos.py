@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from tests.command_lines import run
 from tests.toto_robot.data.fake_videos import numbered, write
 from tests.toto_robot.test_locks import HOLDER, start
 from toto_robot import load_encoder
+from toto_robot.checkpoint import save_checkpoint
 from toto_robot.cli import compose
-from toto_robot.config import from_dict
+from toto_robot.config import from_dict, to_dict
 from toto_robot.data.decode import DecodeConfig, decode
 from toto_robot.data.shards import HOLD_OUT, Shard, Source
 from toto_robot.encoders.loading import load_tokenizer, save_encoder
@@ -86,6 +88,26 @@ def test_a_run_repeats_itself_from_what_its_checkpoint_says(trained, tmp_path):
     (tmp_path / "untold" / "config.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match="no data set in data/elsewhere"):
         rerun(RerunConfig(of=tmp_path / "untold"), tmp_path / "shipped")
+
+
+def test_a_rerun_with_other_initial_weights_is_refused(trained, tmp_path):
+    out, _ = trained
+    shutil.copytree(out / "encoder", tmp_path / "of")
+    data = json.loads((tmp_path / "of/config.json").read_text())
+    data["training"]["config"]["start_from"] = str(out / "encoder")
+    data["training"]["start_from"] = "of other weights"
+    del data["config_sha256"]
+    (tmp_path / "of/config.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"of did not begin with .*/encoder: the weights differ"):
+        rerun(RerunConfig(of=tmp_path / "of"), tmp_path / "again")
+    data["training"]["config"]["tokenizer_from"] = str(tmp_path / "other")
+    (tmp_path / "of/config.json").write_text(json.dumps(data))
+    other = load_tokenizer("toto-nano")
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    save_checkpoint(tmp_path / "other", "tokenizer", to_dict(other.config), other.state_dict())
+    with pytest.raises(ValueError, match=r"tokenizer .*/other is not that of .*/of"):
+        rerun(RerunConfig(of=tmp_path / "of"), tmp_path / "again")
 
 
 def test_a_rerun_on_other_data_is_refused(trained, tmp_path):

@@ -224,6 +224,20 @@ def test_what_does_not_fit_together_is_refused(data, tmp_path):
             dataclasses.replace(DALLE_RECIPE, **change)
 
 
+def test_validation_is_checked_before_the_training_and_can_be_left_out(data, tmp_path):
+    config = config_of(data, LIGHT, LIGHT_RECIPE, 1)
+    with pytest.raises(ValueError, match="validation_frames must not be negative, got -1"):
+        dataclasses.replace(config, validation_frames=-1)
+    small = (DataConfig(path=data / "8", weight=1.0),)
+    config = dataclasses.replace(config, data=small, crop=8)
+    with pytest.raises(ValueError, match=r"needs frames of .*=16 pixels, .* has frames of 8: .*=0"):
+        train_tokenizer(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+    train_tokenizer(dataclasses.replace(config, validation_frames=0), tmp_path)
+    assert "loss" in rows_of(tmp_path)[-1]
+    assert "validation_loss" not in rows_of(tmp_path)[-1]
+
+
 def test_a_run_of_before_a_weight_was_invented_goes_on(data, tmp_path):
     config = config_of(data, LIGHT, LIGHT_RECIPE, 4)
     folder = train_tokenizer(config, tmp_path)

@@ -463,6 +463,29 @@ def test_a_run_is_only_resumed_with_the_same_tokenizer(shards, tmp_path):
         pretrain(config, tmp_path / "toto")
 
 
+def test_stages_of_one_length_train_on_different_sequences(shards, tmp_path, monkeypatch):
+    config = pretrain_config(shards, train_tokenizer(tokenizer_config(shards, 1), tmp_path / "t"))
+    stages = [
+        Stage(steps=2, frames=frames, batch=batch, part=2)
+        for frames, batch in ((1, 4), (2, 2), (1, 6))
+    ]
+    config = dataclasses.replace(config, stages=tuple(stages), validation_sequences=0)
+    numbers = {1: set(), 2: set()}
+
+    class Recorder(SequenceMixture):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.seen = numbers[args[4]]
+
+        def rows(self, first, count):
+            self.seen.update(range(first, first + count))
+            return super().rows(first, count)
+
+    monkeypatch.setattr("toto_robot.training.pretrain.SequenceMixture", Recorder)
+    pretrain(config, tmp_path / "toto")
+    assert numbers == {1: set(range(2 * 4 + 2 * 6)), 2: set(range(2 * 2))}
+
+
 def test_data_sets_of_one_name_are_measured_separately(shards, tmp_path):
     folders = [tmp_path / "one" / "images", tmp_path / "two" / "images"]
     for folder in folders:
