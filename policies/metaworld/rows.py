@@ -18,6 +18,7 @@ from toto_robot import FrameEncoder
 from toto_robot.encoders.contract import NO_PAST, Codes
 from toto_robot.encoders.loading import load_toto
 from toto_robot.encoders.streamed import StreamedEncoder
+from toto_robot.encoders.vision import title
 from toto_robot.files import written_aside
 
 from ..vision import FrozenVision, NoVision, PixelVision, TotoVision, VitVision, embed_episode
@@ -75,12 +76,12 @@ def rows_of(
 
 def _row(vision: FrozenVision, device: torch.device, *, untrained: bool) -> Row:
     encoder = _build(vision, device, untrained)
-    if encoder is None:
+    if encoder is None or isinstance(vision, NoVision):
         return Row(name="no vision", key="none", vision=vision, encoder=None)
-    name = Path(getattr(vision, "name_or_path", "16 x 16 pixels")).name
     if isinstance(vision, PixelVision):
         return Row(name="16 x 16 pixels", key="pixels", vision=vision, encoder=encoder)
-    name = f"{'untrained ' if untrained or vision.kind == 'random' else ''}{name}"
+    prefix = "untrained " if untrained or vision.kind == "random" else ""
+    name = f"{prefix}{title(vision.name_or_path)}"
     layer = encoder.layer
     words = f"layer {layer}" if isinstance(layer, int) else f"layers {'+'.join(map(str, layer))}"
     name += f" {words} {encoder.pool}"

@@ -10,6 +10,7 @@ from policies.train import train
 from policies.vision import VitVision, embed_episode, encoder_id
 from tests.policies.fake_world import SIDE
 from toto_robot.encoders.contract import compress_each
+from toto_robot.encoders.vision import title
 from toto_robot.encoders.vit import VitEncoder
 from toto_robot.encoders.vit_files import STATISTICS
 from toto_robot.models.vision_transformer import VitConfig
@@ -79,3 +80,18 @@ def test_a_student_is_trained_with_it_from_beginning_to_end(vision, tmp_path):
     changes = {"encoder": vision, "video_episodes": 1, "method": "bc", "evaluation_episodes": 1}
     train(config(tmp_path, **changes), tmp_path / "run")
     assert (tmp_path / "run" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("toto-nano", "toto-nano"),
+        ("runs/mine/encoder", "mine"),
+        ("runs/mine/checkpoint", "checkpoint"),
+        ("encoder", "encoder"),
+        ("weights/mvp.pth", "mvp.pth"),
+        ("hf:org/name@main", "name@main"),
+    ],
+)
+def test_title(place, expected):
+    assert title(place) == expected

@@ -9,6 +9,7 @@ uses proprioception only.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "VisionConfig",
     "VitVision",
     "build_toto",
+    "title",
 ]
 
 
@@ -202,3 +204,13 @@ def build_toto(
         vision.name_or_path, vision.layer, vision.pool, device, dtype,
         repeat_frame=vision.repeat_frame, verify=verify,
     )  # fmt: skip
+
+
+def title(name_or_path: str) -> str:
+    """Return the name of an encoder in tables and file names.
+
+    It is the last part of the path, but `mine` for `runs/mine/encoder`: each training calls the
+    folder of its encoder so.
+    """
+    path = Path(name_or_path)
+    return path.parent.name if path.name == "encoder" and path.parent.name else path.name

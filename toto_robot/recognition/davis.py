@@ -27,7 +27,7 @@ from ..cli import command
 from ..config import to_dict
 from ..data.video import write_video
 from ..device import choose_device
-from ..encoders.vision import NoVision, PixelVision, RandomVision, VisionConfig
+from ..encoders.vision import NoVision, PixelVision, RandomVision, VisionConfig, title
 from ..files import write_json
 from ..runs import claim, report_found
 from .davis_report import TrackingScores, write_tracking
@@ -252,7 +252,7 @@ def _name(encoder: VisionConfig) -> str:
     if isinstance(encoder, NoVision | PixelVision):
         return "colours"
     untrained = "untrained " if isinstance(encoder, RandomVision) else ""
-    return f"{untrained}{Path(encoder.name_or_path).name}"
+    return f"{untrained}{title(encoder.name_or_path)}"
 
 
 def _mask_folder(out: Path, layer: int, sequence: DavisSequence) -> Path:
