@@ -54,12 +54,12 @@ arm: $(ARM_STAMP) rendering
 test test-slow test-library: export OMP_NUM_THREADS = 1
 test: install-test rendering check
 	$(check-wheels)
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow and not twin"
-	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not hardware and not slow" tests/real_robot
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not slow and not twin"
+	$(BIN)/python -m pytest -q -p no:xdist -m "twin and not slow" tests/real_robot
 
 test-slow: install-test $(WARP_STAMP) rendering
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not gpu and not hardware and not twin"
-	$(BIN)/python -m pytest -q -p no:xdist -m "slow and twin and not hardware" tests/real_robot
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not gpu and not twin"
+	$(BIN)/python -m pytest -q -p no:xdist -m "slow and twin" tests/real_robot
 
 test-all:
 	$(MAKE) test
@@ -72,7 +72,7 @@ test-python:
 
 test-library: $(LIBRARY_STAMP)
 	$(check-wheels)
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not hardware and not slow" tests/toto_robot
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not gpu and not slow" tests/toto_robot
 
 define check-wheels
 	rm -rf dist

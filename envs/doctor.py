@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from toto_robot import doctor
 
-__all__ = ["examine", "main"]
+__all__ = ["main"]
 
 ENVIRONMENT = f"{__package__}:toto/FrankaPick-v0"
 
@@ -13,11 +13,6 @@ ENVIRONMENT = f"{__package__}:toto/FrankaPick-v0"
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report of `toto_robot.doctor` for Franka-pick; return the exit status."""
     return doctor.main(argv, env=ENVIRONMENT)
-
-
-def examine() -> list[str]:
-    """Print the report; return the recommended actions, one line of text per action."""
-    return doctor.examine(ENVIRONMENT)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,6 @@ import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from envs.geometry import Floats
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointLimits:
@@ -29,7 +24,6 @@ class JointLimits:
         upper_rad: upper position limits, rad.
         velocity_rad_s: maximum velocities far from the position limits, rad/s.
         acceleration_rad_s2: maximum accelerations, rad/s^2.
-        torque_nm: maximum torques, Nm.
         velocity_offset_rad_s: `velocity_offset` in the formula, rad/s; 0 if the maximum velocity is
             constant.
         braking_rad_s2: `braking` in the formula, rad/s^2; infinite if the maximum velocity is
@@ -41,7 +35,6 @@ class JointLimits:
     upper_rad: tuple[float, ...]
     velocity_rad_s: tuple[float, ...]
     acceleration_rad_s2: tuple[float, ...]
-    torque_nm: tuple[float, ...]
     velocity_offset_rad_s: tuple[float, ...]
     braking_rad_s2: tuple[float, ...]
     source: str
@@ -71,20 +64,6 @@ class JointLimits:
         """Return the number of joints."""
         return len(self.lower_rad)
 
-    def velocity_bounds(self, joint_positions: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the lowest and highest allowed velocities [... j], rad/s, at positions [... j]."""
-        positions = np.asarray(joint_positions, dtype=np.float64)
-        return (
-            -self._max_speed_towards_limit(positions - self.lower_rad),
-            self._max_speed_towards_limit(np.asarray(self.upper_rad) - positions),
-        )
-
-    def _max_speed_towards_limit(self, distance_rad: Floats) -> Floats:
-        # libfranka, joint_velocity_limits.h; a joint beyond its limit may only move back.
-        inside = np.where(distance_rad > 0, distance_rad, 1.0)
-        curve = np.sqrt(2.0 * np.asarray(self.braking_rad_s2) * inside) - self.velocity_offset_rad_s
-        return np.where(distance_rad > 0, np.clip(curve, 0.0, self.velocity_rad_s), 0.0)
-
 
 # libfranka 0.21, rate_limiting.h, and the URDF of franka_description; system version 5.9 and later.
 FR3 = JointLimits(
@@ -92,7 +71,6 @@ FR3 = JointLimits(
     upper_rad=(2.9007, 1.8361, 2.9007, -0.1169, 2.8763, 4.6216, 3.0508),
     velocity_rad_s=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
     acceleration_rad_s2=(10.0,) * 7,
-    torque_nm=(87.0,) * 4 + (12.0,) * 3,
     velocity_offset_rad_s=(0.30, 0.20, 0.20, 0.30, 0.35, 0.35, 0.35),
     braking_rad_s2=(6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0),
     source="FR3, system 5.9 and later",
@@ -112,7 +90,6 @@ PANDA = JointLimits(
     upper_rad=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
     velocity_rad_s=(2.175,) * 4 + (2.61,) * 3,
     acceleration_rad_s2=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
-    torque_nm=(87.0,) * 4 + (12.0,) * 3,
     velocity_offset_rad_s=(0.0,) * 7,
     braking_rad_s2=(math.inf,) * 7,
     source="Panda",
@@ -137,7 +114,7 @@ def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
     """Return the joint limits that a robot's URDF contains.
 
     Each revolute joint, in the order of the file, has its limits in the element
-    `<limit lower upper velocity effort>`. Franka adds an element
+    `<limit lower upper velocity>`. Franka adds an element
     `<position_based_velocity_limits velocity_offset deceleration_limit>`.
 
     Args:
@@ -162,13 +139,12 @@ def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
             f"expected {like.num_joints}"
         )
     columns = [_read_joint(joint, index, like) for index, joint in enumerate(joints)]
-    lower, upper, velocity, torque, offset, braking = zip(*columns, strict=True)
+    lower, upper, velocity, offset, braking = zip(*columns, strict=True)
     return replace(
         like,
         lower_rad=lower,
         upper_rad=upper,
         velocity_rad_s=velocity,
-        torque_nm=torque,
         velocity_offset_rad_s=offset,
         braking_rad_s2=braking,
         source=f"the robot's URDF; acceleration of {like.source}",
@@ -177,14 +153,14 @@ def limits_from_urdf(urdf: str, like: JointLimits) -> JointLimits:
 
 def _read_joint(
     joint: ElementTree.Element, index: int, like: JointLimits
-) -> tuple[float, float, float, float, float, float]:
+) -> tuple[float, float, float, float, float]:
     limit = joint.find("limit")
     if limit is None:
         raise ValueError(f"joint {joint.get('name')!r} of the robot's model has no <limit>")
     shrink = joint.find("position_based_velocity_limits")
     try:
-        lower, upper, velocity, effort = (
-            float(limit.attrib[name]) for name in ("lower", "upper", "velocity", "effort")
+        lower, upper, velocity = (
+            float(limit.attrib[name]) for name in ("lower", "upper", "velocity")
         )
         if shrink is None:
             offset, braking = like.velocity_offset_rad_s[index], like.braking_rad_s2[index]
@@ -193,4 +169,4 @@ def _read_joint(
             braking = float(shrink.attrib["deceleration_limit"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"joint {joint.get('name')!r} of the robot's model: {error}") from error
-    return lower, upper, velocity, effort, offset, braking
+    return lower, upper, velocity, offset, braking

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .downloads import check_downloaded
-from .files import written_aside
+from .files import sha256_of, written_aside
 
 __all__ = [
     "FORMAT",
@@ -70,7 +70,7 @@ def save_checkpoint(
             "format": FORMAT,
             "kind": kind,
             "config": dict(config),
-            "sha256": _sha256(file),
+            "sha256": sha256_of(file),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             **notes,
         }
@@ -127,7 +127,7 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
         ValueError: the file is damaged; the message names it.
     """
     file = check_downloaded(folder / "weights.safetensors")
-    found = _sha256(file)
+    found = sha256_of(file)
     if found != expected_sha256:
         raise ValueError(
             f"{file} is damaged or was replaced: sha256 {found[:12]}, "
@@ -240,11 +240,6 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 class _TooLarge(Exception):

@@ -28,7 +28,6 @@ from .data.frames import (
     Place,
     Problem,
     expected_frames,
-    files_digest,
     list_files,
     read_batches,
 )
@@ -37,7 +36,7 @@ from .data.walk import printable
 from .device import choose_device
 from .encoders.contract import NO_PAST, FrameEncoder, FrameStreams, compress_each
 from .encoders.vision import VisionConfig
-from .files import write_json
+from .files import files_digest, write_json
 from .runs import claim, read_record, report_found, require_same, work_folder
 
 __all__ = ["EncodeConfig", "encode"]
@@ -132,7 +131,7 @@ def encode(config: EncodeConfig, out: Path) -> None:
         config=config,
         fingerprint=encoder.fingerprint,
         num_files=len(files),
-        files_sha256=files_digest(files),
+        files_sha256=files_digest([one.path for one in files], [one.name for one in files]),
     )
     work, record = work_folder(out), out.with_name(f"{out.name}.json")
     if not work.exists() and _is_finished(out, record, encoding):

@@ -5,6 +5,7 @@ renamed. This module does not import torch, so that a robot's computer without t
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -82,6 +83,27 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_aside(path, text.getvalue())
+
+
+def sha256_of(file: Path) -> str:
+    """Return the sha256 of the content of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def files_digest(files: Sequence[Path], names: Sequence[str] | None = None) -> str:
+    """Return the sha256 of the names, sizes and modification times of files.
+
+    Args:
+        files: paths of the files. A file that does not exist has size and time 0.
+        names: name of each file; None takes the paths.
+    """
+    digest = hashlib.sha256()
+    for file, name in zip(files, names or map(str, files), strict=True):
+        found = file.stat() if file.exists() else None
+        size, changed = (found.st_size, found.st_mtime_ns) if found else (0, 0)
+        digest.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def synchronise(path: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toto_robot.data.lerobot import read_json
-from toto_robot.data.tables import column_array, read_table
+from toto_robot.data.tables import column_array, read_table, require_pyarrow
 from toto_robot.data.walk import require_regular, walk
 
 from .hdf5 import member, open_hdf5, read_tree
@@ -281,16 +281,10 @@ def _arrow(path: Path) -> Any:
         ImportError: pyarrow is not installed.
         ValueError: the file is damaged.
     """
-    try:
-        import pyarrow
-        from pyarrow import ipc
-    except ImportError as error:
-        raise ImportError(
-            "Minari data sets of the format arrow need pyarrow: pip install 'toto-robot[lerobot]'"
-        ) from error
+    pyarrow = require_pyarrow("Minari data sets of the format arrow need")
     require_regular(path)
     try:
-        with ipc.open_file(path) as file:
+        with pyarrow.ipc.open_file(path) as file:
             return file.read_all()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -25,9 +25,6 @@ from ..rollouts.job import Mixing, Rollout, RolloutJob
 from ..rollouts.pool import RolloutPool
 from ..rollouts.seeds import training_seed
 
-# Maps a round to the probability that the expert acts.
-BetaSchedule = Callable[[int], float]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndicatorBeta:

@@ -1,6 +1,7 @@
 """The comparison of two engines: known similarities, paired successes, results that are reused."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -90,11 +91,14 @@ def test_command_writes_tables_and_reuses_its_results(tmp_path, capsys, monkeypa
     assert set(found["images"]) == {
         f"{look}, {camera}" for look in ("default", "randomised") for camera in ("hand", "front")
     }
-    monkeypatch.setattr("envs.backend_check.run_experts", None)
-    backend_check(BackendCheckConfig(**CONFIG), tmp_path)  # nothing runs again
+    runs = Mock(side_effect=run_experts)
+    monkeypatch.setattr("envs.backend_check.run_experts", runs)
+    backend_check(BackendCheckConfig(**CONFIG), tmp_path)
+    assert not runs.called
     assert f"| {PICK} | 3/3 = 100.0%" in capsys.readouterr().out
-    with pytest.raises(TypeError):
-        backend_check(BackendCheckConfig(**CONFIG | {"first_seed": 6}), tmp_path)
+    backend_check(BackendCheckConfig(**CONFIG | {"first_seed": 6}), tmp_path)
+    seeds = [seed for call in runs.call_args_list for seed in call.args[2]]
+    assert seeds == [6, 7, 8] * 2  # in both engines
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from toto_robot.config import from_dict
 
 ENV = EnvConfig(
     id="envs:toto/FrankaPick-v0",
-    options={"cameras": ["hand", "front"], "image_size": 32, "num_steps": 6},
+    options={"cameras": ["hand", "front"], "image_size": 32, "num_steps": 30},
     teacher_options={"privileged": True},
     blind_options={"cameras": []},
 )
@@ -79,6 +79,9 @@ def test_rollouts_of_a_group_are_those_of_separate_environments(tmp_path, record
         rollouts = [worker.run(some)[0] for worker in workers]
         for left, right in zip(*rollouts, strict=True):
             same(left.episode, right.episode)
+            assert left.success == right.success
+    assert {rollout.success for rollout in rollouts[0]} == {True, False}
+    assert len({len(rollout.actions) for rollout in rollouts[0]}) > 1
     for worker in workers:
         worker.close()
 
@@ -134,11 +137,12 @@ def command(name, *overrides):
     return subprocess.run(run, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
-SHORT = ("video_episodes=0", "env=franka_pick", "+env.options.num_steps=12")
+PICK = ("video_episodes=0", "env=franka_pick")
+SHORT = (*PICK, "+env.options.num_steps=12")
 
 
 def test_evaluation_counts_the_same_with_a_backend(tmp_path):
-    overrides = ("policy=expert", "episodes=3", *SHORT)
+    overrides = ("policy=expert", "episodes=3", *PICK, "+env.options.num_steps=30")
     batched = ("env.backend=mujoco", "env.num_envs=2", f"out={tmp_path / 'batched'}")
     done = command("evaluate", *overrides, *batched)
     assert done.returncode == 0, done.stderr
@@ -150,6 +154,7 @@ def test_evaluation_counts_the_same_with_a_backend(tmp_path):
     ]
     assert len(found[0]) == 3
     assert found[0] == found[1]
+    assert any(row["success"] for row in found[0])
 
 
 def test_training_collects_and_validates_with_a_backend(tmp_path):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..files import write_aside, written_aside
 from .frames import Batch, Place, Problem
+from .tables import require_pyarrow
 
 __all__ = ["SUFFIXES", "EmbeddingParts", "Part", "require_writer", "write_embeddings"]
 
@@ -189,14 +190,7 @@ def _load(path: Path) -> Part:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "writing .parquet needs pyarrow: pip install 'toto-robot[lerobot]', or use out=NAME.npy"
-        ) from error
-    return pyarrow
+    return require_pyarrow("writing .parquet needs", ", or use out=NAME.npy")
 
 
 def _write_parquet(out: Path, parts: EmbeddingParts, names: Sequence[str], dim: int) -> None:

@@ -8,7 +8,6 @@ A file that cannot be read raises no error. It is listed in `Batch.problems`.
 """
 
 import glob
-import hashlib
 import os
 import re
 from collections import Counter
@@ -131,16 +130,6 @@ def list_files(images: Path, ignored: Counter[str] | None = None) -> list[FrameF
         FrameFile(path=path, name=printable(str(path.relative_to(base))))
         for path in sorted(found.values())
     ]
-
-
-def files_digest(files: Sequence[FrameFile]) -> str:
-    """Return the sha256 of the names, sizes and modification times of the files."""
-    digest = hashlib.sha256()
-    for file in files:
-        found = file.path.stat() if file.path.exists() else None
-        size, changed = (found.st_size, found.st_mtime_ns) if found else (0, 0)
-        digest.update(f"{file.name}\0{size}\0{changed}\n".encode())
-    return digest.hexdigest()
 
 
 def expected_frames(file: FrameFile) -> tuple[int, float]:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import files_digest
 from .images import IMAGE_SUFFIXES
 from .walk import walk
 
-__all__ = ["LabelledImages", "files_digest", "find_test_folder", "list_images", "read_class_list"]
+__all__ = ["LabelledImages", "find_test_folder", "list_images", "read_class_list"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,7 +44,7 @@ class LabelledImages:
         return f"{text}, of which {int(self.is_test.sum())} are test images"
 
     def digest(self) -> str:
-        """Return a hash of the files' names and sizes, and of the labels."""
+        """Return a hash of the files' names, sizes and modification times, and of the labels."""
         labels = hashlib.sha256(self.labels.tobytes()).hexdigest()
         return f"{files_digest(self.files)} {labels}"
 
@@ -126,14 +127,6 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"classes: {path} is not a readable text file ({error})") from error
     return _checked([line.strip() for line in lines if line.strip()], path)
-
-
-def files_digest(files: Sequence[Path]) -> str:
-    """Return a hash of the names and sizes of files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def _checked(names: list[str], path: Path) -> tuple[str, ...]:

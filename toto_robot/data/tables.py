@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..downloads import with_disguise
 from .walk import require_regular
 
-__all__ = ["column_array", "read_rows", "read_table"]
+__all__ = ["column_array", "read_rows", "read_table", "require_pyarrow"]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -33,17 +33,10 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
         ImportError: pyarrow, which reads the table, is not installed.
         ValueError: the table cannot be read, or lacks one of `columns`. The message names the file.
     """
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ImportError(
-            "reading a LeRobot data set's Parquet tables needs pyarrow: "
-            "pip install 'toto-robot[lerobot]'"
-        ) from error
+    pyarrow = require_pyarrow("reading a LeRobot data set's Parquet tables needs")
     require_regular(path)
     try:
-        with ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path) as file:
             there = file.schema_arrow.names
             names = there if columns is None else [*columns]
             names += [name for name in optional if name in there and name not in names]
@@ -52,6 +45,25 @@ def read_table(path: Path, columns: Sequence[str] | None, optional: Sequence[str
             return file.read(columns=names, use_threads=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged: {with_disguise(path, error)}") from error
+
+
+def require_pyarrow(needs: str, instead: str = "") -> Any:
+    """Return the module pyarrow, with its modules for Parquet and for Arrow's own file format.
+
+    Args:
+        needs: the beginning of the error message: what needs pyarrow, and the verb.
+        instead: the end of the error message: what to do without pyarrow.
+
+    Raises:
+        ImportError: pyarrow is not installed; the message says how to install it.
+    """
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{needs} pyarrow: pip install 'toto-robot[lerobot]'{instead}") from error
+    return pyarrow
 
 
 def column_array(column: Any) -> NDArray[Any]:

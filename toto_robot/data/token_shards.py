@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from ..checkpoint import weights_hash
-from ..files import write_json
+from ..files import sha256_of, write_json
 from ..tokenizers import AnyTokenizer
 from .shards import Shard, encode_runs, read_manifest
 
@@ -152,7 +152,7 @@ class TokenShards:
         return [
             name
             for name, side in zip(names, self.sides, strict=True)
-            if _sha256(self.folder / name) != side["sha256"]
+            if sha256_of(self.folder / name) != side["sha256"]
         ]
 
 
@@ -268,8 +268,3 @@ def _lengths(clips: Sequence[int]) -> list[list[int]]:
     starts = np.cumsum([0, *clips])[:-1]
     runs = encode_runs([(int(start), length) for start, length in zip(starts, clips, strict=True)])
     return runs[:, 1:].tolist()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -20,6 +20,7 @@ __all__ = [
     "CausalModel",
     "SequenceLayout",
     "check_sizes",
+    "layer_index",
     "linear_cross_entropy",
     "require_causal",
 ]
@@ -74,6 +75,21 @@ class SequenceLayout:
     def context(self) -> int:
         """Length of a training sequence, tokens: start token, all frames and end token."""
         return self.frames * self.tokens_per_frame + 2
+
+
+def layer_index(layer: int, depth: int) -> int:
+    """Convert a layer number, which may be negative, to the number counted from layer 0.
+
+    Raises:
+        ValueError: the layer does not exist in a model of `depth` blocks. The message lists the
+            existing layers.
+    """
+    index = layer + depth + 1 if layer < 0 else layer
+    if not 0 <= index <= depth:
+        raise ValueError(
+            f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
+        )
+    return index
 
 
 def check_sizes(config: object, *names: str) -> None:
@@ -191,13 +207,7 @@ class CausalModel(nn.Module):
         Raises:
             ValueError: the layer does not exist. The message lists the existing layers.
         """
-        depth = self.config.layers
-        index = layer + depth + 1 if layer < 0 else layer
-        if not 0 <= index <= depth:
-            raise ValueError(
-                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
-            )
-        return index
+        return layer_index(layer, self.config.layers)
 
     def loss(self, ids: Int64[Tensor, "b t"]) -> Float[Tensor, ""]:
         """Return the mean next-token negative log-likelihood, nats (paper equation 2)."""

@@ -8,7 +8,7 @@ Shapes: b batch, t time (tokens), d width, h heads, k head width.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from .causal import CausalModel, SequenceLayout, check_sizes
 from .transformer import KeyValueCache
 
-__all__ = ["Gpt2Config", "Gpt2Transformer", "gpt2_config", "gpt2_state_dict", "sine_positions"]
+__all__ = ["Gpt2Config", "Gpt2Transformer", "sine_positions"]
 
 STD = 0.02
 POSITION_BASE = 10000.0
@@ -165,38 +165,3 @@ def sine_positions(start: int, length: int, dim: int, device: torch.device) -> F
     places = torch.arange(start, start + length, device=device, dtype=torch.float64)
     angles = places[:, None] * rates
     return (torch.cat([angles.sin(), angles.cos()], dim=1) * (STD * 2**0.5)).float()
-
-
-def gpt2_config(config: Gpt2Config) -> dict[str, Any]:
-    """Return the arguments of Hugging Face's ``GPT2Config`` for the same architecture."""
-    return {
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context,
-        "n_embd": config.dim,
-        "n_layer": config.layers,
-        "n_head": config.heads,
-        "n_inner": config.mlp_hidden,
-        "layer_norm_epsilon": config.norm_eps,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    }
-
-
-def gpt2_state_dict(model: Gpt2Transformer) -> dict[str, Tensor]:
-    """Return the weights under the names of Hugging Face's ``GPT2LMHeadModel``.
-
-    In that class, the positions are learned weights. They are set to the sines of this model.
-    """
-    config, tokens = model.config, model.embed_tokens.weight
-    names = {"embed_tokens.weight": "wte.weight", "norm.weight": "ln_f.weight"}
-    names["norm.bias"] = "ln_f.bias"
-    weights = {
-        "transformer.wpe.weight": sine_positions(0, config.context, config.dim, tokens.device)
-    }
-    for name, tensor in model.state_dict().items():
-        theirs = names.get(name, name.replace("layers.", "h.", 1))
-        # Hugging Face stores these matrices transposed
-        turned = tensor.T if tensor.ndim == 2 and name != "embed_tokens.weight" else tensor
-        weights[f"transformer.{theirs}"] = turned.contiguous()
-    return weights

@@ -28,8 +28,6 @@ __all__ = [
     "MambaModel",
     "MambaState",
     "RecurrentMemory",
-    "mamba_config",
-    "mamba_state_dict",
     "selective_scan",
 ]
 
@@ -337,26 +335,3 @@ def _kernel_scan(u: Tensor, steps: Tensor, rates: Tensor, b: Tensor, c: Tensor) 
     turned = (one.transpose(1, 2).contiguous() for one in (u, steps.to(u.dtype)))
     turned_b, turned_c = (one.transpose(1, 2).contiguous() for one in (b, c))
     return selective_scan_fn(*turned, rates, turned_b, turned_c).transpose(1, 2)
-
-
-def mamba_config(config: MambaConfig) -> dict[str, Any]:
-    """Return the arguments of Hugging Face's ``MambaConfig`` for the same architecture."""
-    return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "state_size": config.state,
-        "num_hidden_layers": config.layers,
-        "layer_norm_epsilon": config.norm_eps,
-        "expand": config.expand,
-        "conv_kernel": config.convolution,
-        "time_step_rank": config.step_rank,
-        "tie_word_embeddings": True,
-    }
-
-
-def mamba_state_dict(model: MambaModel) -> dict[str, Tensor]:
-    """Return the weights under the names of Hugging Face's ``MambaForCausalLM``."""
-    names = {"embed_tokens.weight": "embeddings.weight", "norm.weight": "norm_f.weight"}
-    return {
-        f"backbone.{names.get(name, name)}": tensor for name, tensor in model.state_dict().items()
-    }

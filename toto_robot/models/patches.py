@@ -21,7 +21,7 @@ from torch.nn.functional import mse_loss
 
 from ..tokenizers.patch import normalise_patches, to_patches
 from ..tokenizers.tokenizer import frames_to_unit
-from .causal import check_sizes, linear_cross_entropy
+from .causal import check_sizes, layer_index, linear_cross_entropy
 from .transformer import Block, TotoConfig, rope_angles
 
 __all__ = ["PatchConfig", "PatchTransformer", "patch_flops"]
@@ -160,13 +160,7 @@ class PatchTransformer(nn.Module):
         Raises:
             ValueError: the layer does not exist. The message lists the existing layers.
         """
-        depth = self.config.layers
-        index = layer + depth + 1 if layer < 0 else layer
-        if not 0 <= index <= depth:
-            raise ValueError(
-                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
-            )
-        return index
+        return layer_index(layer, self.config.layers)
 
     def loss(
         self, frames: UInt8[Tensor, "b f h w 3"], codes: Int64[Tensor, "b m"] | None = None

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from .causal import layer_index
+
 __all__ = ["Block", "Channels", "VisionTransformer", "VitConfig", "rotary_periods"]
 
 ROPE_BASE = 100.0  # DINOv3
@@ -161,13 +163,7 @@ class VisionTransformer(nn.Module):
         Raises:
             ValueError: the layer does not exist. The message lists the existing layers.
         """
-        depth = self.config.layers
-        index = layer + depth + 1 if layer < 0 else layer
-        if not 0 <= index <= depth:
-            raise ValueError(
-                f"layer {layer} does not exist; 0 (embedding) to {depth} (last), or -1 for the last"
-            )
-        return index
+        return layer_index(layer, self.config.layers)
 
 
 class _PatchEmbed(nn.Module):

@@ -24,9 +24,9 @@ from torch.nn.functional import adaptive_avg_pool2d, one_hot
 from ..analyses.statistics import grouped_means, interval
 from ..cli import command
 from ..config import to_dict
-from ..data.labelled_images import files_digest
 from ..encoders.encoder import Encoder
 from ..encoders.vision import VisionConfig
+from ..files import files_digest
 from ..probing.layer_features import LayerSource, cache_array, open_layers
 from ..runs import claim
 from ..training.engine import EngineConfig

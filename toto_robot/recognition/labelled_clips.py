@@ -19,8 +19,9 @@ from ..checkpoint import build_module, load_weights, read_config, save_checkpoin
 from ..config import to_dict
 from ..data.divisions import Division, check_random_divisions, given_division, random_divisions
 from ..data.images import read_crops, read_square
-from ..data.labelled_images import LabelledImages, files_digest, list_images
+from ..data.labelled_images import LabelledImages, list_images
 from ..data.shuffle import key_of, permute
+from ..files import files_digest
 from ..models import SequenceLayout
 from ..probing.heads import HeadKind, LayerHeads
 from ..tokenizers import AnyTokenizer

@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.labelled_images import files_digest, list_images, read_class_list
+from ..data.labelled_images import list_images, read_class_list
 from ..data.sources import Kinetics, read_table
 from ..data.video import VIDEO_SUFFIXES
-from ..files import write_csv
+from ..files import files_digest, write_csv
 
 __all__ = [
     "AnyVideos",
@@ -76,7 +76,7 @@ class LabelledVideos:
         return text + f"; {len(self.problems)} left out" * bool(self.problems)
 
     def digest(self) -> str:
-        """Return a hash of the files' names and sizes."""
+        """Return a hash of the files' names, sizes and modification times."""
         return files_digest(self.files)
 
 

@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from envs.interface import Interface
 from toto_robot.data.lerobot import CODEBASE_VERSION as CODEBASE_VERSION
 from toto_robot.data.lerobot import INFO as INFO
@@ -80,11 +78,6 @@ class Column:
             raise ValueError(f"the column name {self.name!r} is reserved; choose another")
         if not self.names:
             raise ValueError(f"column {self.name!r} needs a name for each element")
-
-    @property
-    def numpy_dtype(self) -> np.dtype[Any]:
-        """Return the NumPy dtype of an array for this column."""
-        return np.dtype(object if self.dtype == "string" else self.dtype)
 
 
 def video_key(camera: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from toto_robot.data.tables import require_pyarrow
+
 from .demonstration import Array
 
 _WORDS = "__index_level_0__"  # pandas' name of an unnamed index
@@ -77,11 +79,4 @@ def _bytes(table: Any) -> bytes:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "LeRobot data sets need pyarrow: pip install 'toto-robot[lerobot]'"
-        ) from error
-    return pyarrow
+    return require_pyarrow("LeRobot data sets need")

@@ -13,19 +13,28 @@ def test_the_three_ranges_do_not_overlap():
     assert all(one.stop <= two.start for one, two in itertools.pairwise(ranges))
 
 
-@given(
-    st.tuples(st.integers(0, seeds.NUM_RUN_SEEDS - 1), st.integers(0, seeds.EPISODES_PER_RUN - 1)),
-    st.tuples(st.integers(0, seeds.NUM_RUN_SEEDS - 1), st.integers(0, seeds.EPISODES_PER_RUN - 1)),
-)
-def test_no_two_training_episodes_of_any_runs_share_a_seed(one, two):
-    assert training_seed(*one) in seeds.TRAINING_SEEDS
-    assert (training_seed(*one) == training_seed(*two)) == (one == two)
+def test_training_seeds_of_runs_follow_each_other_and_fill_the_range():
+    last = seeds.EPISODES_PER_RUN - 1
+    assert training_seed(0, 0) == seeds.TRAINING_SEEDS[0]
+    assert training_seed(seeds.NUM_RUN_SEEDS - 1, last) == seeds.TRAINING_SEEDS[-1]
+    for run in range(1, seeds.NUM_RUN_SEEDS):
+        assert training_seed(run - 1, last) + 1 == training_seed(run, 0)
+
+
+@given(st.integers(0, seeds.NUM_RUN_SEEDS - 1), st.integers(1, seeds.EPISODES_PER_RUN - 1))
+def test_each_training_episode_of_a_run_has_the_next_seed(run, episode):
+    assert training_seed(run, episode) == training_seed(run, episode - 1) + 1
 
 
 def test_held_out_seeds_are_in_their_ranges():
     assert set(validation_seeds(30)) <= set(seeds.VALIDATION_SEEDS)
     assert set(evaluation_seeds(200)) <= set(seeds.EVALUATION_SEEDS)
     assert len(set(evaluation_seeds(200))) == 200
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 0, 0), (99, 10_000, 1_000_000, 1_000_000)])
+def test_a_run_that_fills_its_ranges_is_accepted(numbers):
+    check_run(*numbers)
 
 
 @pytest.mark.parametrize(

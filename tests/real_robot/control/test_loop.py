@@ -1,5 +1,6 @@
 """The control loop: what it sends, when it ends, and that the arm is at rest whatever happened."""
 
+import itertools
 import os
 import signal
 import threading
@@ -55,7 +56,8 @@ def test_actions_reach_the_arm_through_the_safety_layer_and_are_recorded() -> No
 def test_increments_are_added_to_what_was_sent_not_to_what_was_wished() -> None:
     bench = Bench(max_steps=3)  # 0.3 of 2.62 rad/s at 10 Hz is 0.0786 rad a tick at most
     record = bench.run(FakeAgent(action=turn(1, 1.0)))
-    for before, after in zip(record.steps, record.steps[1:], strict=False):
+    assert len(record.steps) == 3
+    for before, after in itertools.pairwise(record.steps):
         assert after.requested.joint_positions_rad[0] == pytest.approx(before.sent_rad[0] + 0.1)
         assert after.decision.interventions
 

@@ -106,6 +106,23 @@ def random_config(rng) -> SafetyConfig:
     return replace(CONFIG, motion=motion, workspace=workspace, max_tracking_error_rad=error_rad)
 
 
+def velocity_bounds(limits, positions):
+    """Return the lowest and highest allowed velocities [j], rad/s, at positions [j].
+
+    The formula is that of libfranka, joint_velocity_limits.h. Beyond a limit, it allows no motion
+    towards the limit.
+    """
+
+    def most(distance_rad):
+        inside = np.maximum(distance_rad, 0.0)
+        with np.errstate(invalid="ignore"):  # an infinite deceleration at the limit itself
+            curve = np.sqrt(2.0 * np.array(limits.braking_rad_s2) * inside)
+        speed = np.clip(curve - limits.velocity_offset_rad_s, 0.0, limits.velocity_rad_s)
+        return np.where(distance_rad > 0, speed, 0.0)
+
+    return -most(positions - limits.lower_rad), most(np.array(limits.upper_rad) - positions)
+
+
 class Judge:
     """Hold what is sent against every limit, by formulas of its own."""
 
@@ -122,7 +139,7 @@ class Judge:
         step = sent - before
         assert np.abs(step).max() <= motion.max_step_rad + 1e-9, where
         velocities = step / elapsed_s
-        least, most = limits.velocity_bounds(sent)
+        least, most = velocity_bounds(limits, sent)
         fraction = motion.velocity_fraction
         assert (velocities <= fraction * most + 1e-6).all(), where
         assert (velocities >= fraction * least - 1e-6).all(), where

@@ -23,6 +23,7 @@ from tests.real_robot.safety.safety_cases import (
     Judge,
     state_at,
     target,
+    velocity_bounds,
 )
 from toto_robot.config import from_dict, to_dict
 
@@ -91,13 +92,14 @@ def test_a_far_wish_is_reached_in_many_steps_and_ends_at_the_margin() -> None:
 
 
 def test_velocity_shrinks_towards_the_end_as_the_robot_says() -> None:
-    upper = np.array(FR3.upper_rad)
-    _, far = FR3.velocity_bounds(np.zeros(7))
-    _, near = FR3.velocity_bounds(upper - 0.1)
-    _, beyond = FR3.velocity_bounds(upper + 0.1)
-    assert far[0] == 2.62
-    assert near[0] == pytest.approx(-0.30 + np.sqrt(2 * 6.0 * 0.1))
-    assert beyond.tolist() == [0.0] * 7
+    for half, limit, away in ((0, FR3.lower_rad, -0.1), (1, FR3.upper_rad, 0.1)):
+        far, near, beyond = (
+            np.sign(away) * velocity_bounds(FR3, positions)[half]
+            for positions in (np.zeros(7), np.array(limit) - away, np.array(limit) + away)
+        )
+        assert far[0] == 2.62
+        assert near[0] == pytest.approx(-0.30 + np.sqrt(2 * 6.0 * 0.1))
+        assert beyond.tolist() == [0.0] * 7
 
 
 def test_the_tool_slides_along_the_table_and_never_through_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.generation.sampling import generate_frames
 from toto_robot.models import Gpt2Config
-from toto_robot.models.gpt2 import gpt2_config, gpt2_state_dict, sine_positions
+from toto_robot.models.gpt2 import sine_positions
 from toto_robot.tokenizers import LightConfig
 
 TINY = dict(
@@ -31,6 +31,41 @@ def tiny(**changes):
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)  # biases too
     return model
+
+
+def gpt2_config(config):
+    """Return the arguments of Hugging Face's ``GPT2Config`` for the same architecture."""
+    return {
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context,
+        "n_embd": config.dim,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_inner": config.mlp_hidden,
+        "layer_norm_epsilon": config.norm_eps,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+
+
+def gpt2_state_dict(model):
+    """Return the weights under the names of Hugging Face's ``GPT2LMHeadModel``.
+
+    In that class, the positions are learned weights. They are set to the sines of this model.
+    """
+    config, tokens = model.config, model.embed_tokens.weight
+    names = {"embed_tokens.weight": "wte.weight", "norm.weight": "ln_f.weight"}
+    names["norm.bias"] = "ln_f.bias"
+    weights = {
+        "transformer.wpe.weight": sine_positions(0, config.context, config.dim, tokens.device)
+    }
+    for name, tensor in model.state_dict().items():
+        theirs = names.get(name, name.replace("layers.", "h.", 1))
+        # Hugging Face stores these matrices transposed
+        turned = tensor.T if tensor.ndim == 2 and name != "embed_tokens.weight" else tensor
+        weights[f"transformer.{theirs}"] = turned.contiguous()
+    return weights
 
 
 @given(changed=st.integers(0, 32), new=st.integers(0, 52))

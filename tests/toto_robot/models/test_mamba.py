@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toto_robot import Encoder, load_encoder, save_encoder
 from toto_robot.generation.sampling import generate_frames
 from toto_robot.models import MambaConfig, mamba
-from toto_robot.models.mamba import mamba_config, mamba_state_dict, selective_scan
+from toto_robot.models.mamba import selective_scan
 from toto_robot.models.mup import parameter_groups
 from toto_robot.tokenizers import LightConfig
 
@@ -52,6 +52,29 @@ def plain_scan(u, steps, rates, b, c):
         state = kept * state + (steps * u)[:, t, :, None] * b[:, t, None]
         outputs.append((state * c[:, t, None]).sum(-1))
     return torch.stack(outputs, dim=1), state
+
+
+def mamba_config(config):
+    """Return the arguments of Hugging Face's ``MambaConfig`` for the same architecture."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "state_size": config.state,
+        "num_hidden_layers": config.layers,
+        "layer_norm_epsilon": config.norm_eps,
+        "expand": config.expand,
+        "conv_kernel": config.convolution,
+        "time_step_rank": config.step_rank,
+        "tie_word_embeddings": True,
+    }
+
+
+def mamba_state_dict(model):
+    """Return the weights under the names of Hugging Face's ``MambaForCausalLM``."""
+    names = {"embed_tokens.weight": "embeddings.weight", "norm.weight": "norm_f.weight"}
+    return {
+        f"backbone.{names.get(name, name)}": tensor for name, tensor in model.state_dict().items()
+    }
 
 
 def test_the_scan_and_its_gradient_are_those_of_the_plain_recurrence(monkeypatch):

@@ -248,12 +248,20 @@ def test_another_encoder_camera_or_rate_is_refused(bounds, encoder, camera, rate
         CameraMonitor(encoder, bounds, camera=camera, rate_hz=rate_hz)
 
 
-def test_another_stream_is_refused(bounds, rollout):
+@pytest.mark.parametrize(
+    ("context", "changes", "message"),
+    [
+        (4, {}, "context is 4, the bounds need 3"),
+        (4, {"mode": "staggered"}, "mode is 'staggered', the bounds need 'rolling'"),
+        (3, {"frame_skip": 2}, "frame_skip is 2, the bounds need 1"),
+    ],
+)
+def test_another_stream_is_refused(bounds, rollout, context, changes, message):
     monitor = CameraMonitor(ENCODER, bounds, camera="front", rate_hz=10.0)
-    stream = ENCODER.stream(1, 4, surprise=True)
+    stream = ENCODER.stream(1, context, surprise=True, **changes)
     ids = torch.from_numpy(rollout[:1])
     stream.step_tokens(ids)
-    with pytest.raises(ValueError, match="context is 4, the bounds need 3"):
+    with pytest.raises(ValueError, match=message):
         monitor.report(ids, stream)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.command_lines import run
+from toto_robot.data.labelled_images import list_images
 from toto_robot.recognition.scores import score_layers, write_scores
 
 COLOURS = {"n03": (20, 20, 230), "n01": (20, 230, 20), "n02": (230, 20, 20)}
@@ -29,6 +30,17 @@ def write_images(folder, count, names=COLOURS, seed=0):
             y, x = rng.integers(4, 30, 2)
             image[y : y + 40, x + 10 : x + 50] = COLOURS[name]
             cv2.imwrite(str(folder / name / f"{i}.JPEG"), image)
+
+
+def test_a_replaced_image_of_equal_size_is_another_image(tmp_path):
+    write_images(tmp_path, 1)
+    before = list_images(tmp_path, None).digest()
+    assert list_images(tmp_path, None).digest() == before
+    image = tmp_path / "n01" / "0.JPEG"
+    changed_ns = image.stat().st_mtime_ns
+    image.write_bytes(bytes(len(image.read_bytes())))
+    os.utime(image, ns=(changed_ns, changed_ns + 1))
+    assert list_images(tmp_path, None).digest() != before
 
 
 def results(out):

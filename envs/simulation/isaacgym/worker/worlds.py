@@ -37,7 +37,7 @@ class Worlds:
         self._plan = plan
         self._built = built = Built(plan)
         self._gym, self._sim = built.gym, built.sim
-        n = self._num_worlds = plan["num_worlds"]
+        n = plan["num_worlds"]
         self._on_gpu = plan["device"] != "cpu"
         wrap, gym, sim = gymtorch.wrap_tensor, self._gym, self._sim
         self._dof = wrap(gym.acquire_dof_state_tensor(sim)).view(n, -1, 2)

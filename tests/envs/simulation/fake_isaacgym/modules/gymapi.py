@@ -108,6 +108,7 @@ class Gym:
         actor = Actor(name, asset, [*_xyz(pose.p), *_xyz(pose.r), pose.r.w])
         count = self.get_asset_rigid_shape_count(asset)
         actor.filters, actor.frictions = [filters] * count, [1.0] * count
+        actor.drives = self.get_asset_dof_properties(asset)
         env.actors.append(actor)
         return len(env.actors) - 1
 
