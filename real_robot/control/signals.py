@@ -22,10 +22,9 @@ class Interrupts:
 
     The first signal is only recorded. The second signal raises KeyboardInterrupt; further signals
     have no effect. SIGHUP is never a second signal, because a closed terminal often sends it twice.
-    A signal that the process ignores, for example after `nohup`, stays ignored. After `settle`, no
-    signal raises an exception, because the arm is at rest and the record must not be lost. Python
-    can catch signals only in the main thread; in another thread, this context manager has no
-    effect.
+    A SIGHUP that the process ignores, as after `nohup`, stays ignored. After `settle`, no signal
+    raises an exception, because the arm is at rest and the record must not be lost. Python can
+    catch signals only in the main thread; in another thread, this context manager has no effect.
 
     Attributes:
         name: name of the first signal, `Ctrl-C`, `SIGTERM` or `SIGHUP`; None before it.
@@ -89,10 +88,11 @@ def interruptible() -> Iterator[None]:
 def _handle(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
 ) -> dict[signal.Signals, Any]:
-    """Set the handler of the signals that the process does not ignore, and return the old ones."""
+    """Set the handler of the signals, but not of an ignored SIGHUP, and return the old ones."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    ignored = [number for number in _HANGUP if signal.getsignal(number) is signal.SIG_IGN]
+    wanted = [number for number in numbers if number not in ignored]
     return {number: signal.signal(number, handler) for number in wanted}
 
 

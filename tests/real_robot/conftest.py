@@ -7,6 +7,7 @@ the host took, here; and by tests that know them, the twin's cycles and their ow
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from tests.real_robot.starved import StarvedError
 
 _MOST_STOLEN_S = 0.02
 _RERUNS = 2
+
+
+@pytest.fixture(autouse=True)
+def hangup_is_not_ignored():
+    """Undo `nohup`, under which the tests may run: an ignored SIGHUP stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def pytest_collection_modifyitems(items):
