@@ -276,6 +276,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         names = [name for one in self._vectors for name in one.names]
         scale = (self._high - self._low) / 2
         rate_hz = (self.env.metadata or {}).get("render_fps") or _RATE_HZ
+        reading = config.colour_order + (f", flip {config.flip}" if config.flip else "")
         return Interface(
             arm=self._name,
             cameras=tuple(
@@ -287,9 +288,7 @@ class AdaptedEnv(gymnasium.Wrapper):
             action=tuple(f"action_{index}" for index in range(len(scale))),
             action_scale=tuple(scale.tolist()),
             rate_hz=float(rate_hz),
-            image_reading=config.colour_order + (f", flip {config.flip}" if config.flip else "")
-            if self.images
-            else None,
+            image_reading=reading if self.images else None,
             action_middle=tuple(((self._low + self._high) / 2).tolist()),
         )
 

@@ -150,7 +150,7 @@ def _write_dataset(env: AnyEnv, store: DemoStore, chosen: list[int], out: Path) 
         Column(name=STATE, dtype="float64", names=_state_names(env)),
     )
     with DatasetWriter(out, interface, columns) as writer:
-        for index in tqdm(chosen[len(_written(out)) :], desc="redraw", unit="episode"):
+        for index in tqdm(chosen[len(writer) :], desc="redraw", unit="episode"):
             writer.append(_demonstration(env, store, index))
 
 

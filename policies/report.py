@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from envs.success_rates import describe_rate
 from toto_robot.files import written_aside
+from toto_robot.plots import draw_legend
 
 from .rollouts.evaluation import best
 from .rollouts.job import PHASES
@@ -79,8 +80,7 @@ def draw_curve(out: Path, rounds: Sequence[Json], final: Json | None) -> None:
             _mark_final(axes, rounds[-1][key], final)
         axes.set(xlabel=label, ylabel="success rate", ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right")
+        draw_legend(axes)
     for entry in rounds:
         loss_axes.plot(_steps(out, entry), entry["losses"], color=f"C{entry['round'] % 10}")
     loss_axes.set_xlabel("gradient steps (one colour per round)")

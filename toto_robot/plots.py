@@ -8,7 +8,7 @@ from typing import Any
 
 from .files import write_aside
 
-__all__ = ["drawing"]
+__all__ = ["draw_legend", "drawing"]
 
 
 @contextmanager
@@ -31,3 +31,9 @@ def drawing(path: Path, columns: int, width: float, height: float) -> Iterator[t
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     write_aside(path, data.getvalue())
+
+
+def draw_legend(axes: Any, **options: Any) -> None:
+    """Draw the legend of a plot at its lower right; without labels, draw nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", **options)

@@ -10,7 +10,7 @@ import numpy as np
 
 from toto_robot.analyses.seeds import Estimate
 from toto_robot.files import write_aside, write_csv, write_json
-from toto_robot.plots import drawing
+from toto_robot.plots import draw_legend, drawing
 
 from ..report import ENCODER_PHASES
 from .config import CLAIM_SEEDS, Cell, StudyConfig, cell_folder, result_path
@@ -260,8 +260,7 @@ def _draw(
         draw(axes[2], finals, config)
         for plot in axes:
             plot.grid(alpha=0.3)
-        if axes[0].get_legend_handles_labels()[0]:
-            axes[0].legend(loc="lower right", fontsize="small")
+        draw_legend(axes[0], fontsize="small")
 
 
 def _draw_rates(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -> None:
@@ -289,8 +288,7 @@ def _draw_over_x(plot: Any, finals: Sequence[Comparison], config: StudyConfig) -
         if x_of[one.row] is None:
             plot.axhline(one.rate.mean, linestyle="--", label=one.row,
                          color=f"C{order.index(one.row) % 10}")  # fmt: skip
-    if plot.get_legend_handles_labels()[0]:
-        plot.legend(loc="lower right", fontsize="small")
+    draw_legend(plot, fontsize="small")
     plot.set(xlabel=config.x_label, ylabel=_RATE_LABEL)
     plot.set_ylim(-0.02, 1.02)
 

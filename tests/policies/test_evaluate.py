@@ -218,8 +218,8 @@ def test_a_vision_transformers_file_may_have_moved(tmp_path):
         name_or_path=str(file), format="mvp", layer=None, pool="mean", heads=2, image_size=None,
         statistics=None,
     )  # fmt: skip
-    eyes = vision.build(torch.device("cpu"))
-    StudentPolicy(metadata(eyes, vision)).save(tmp_path / "student")
+    encoder = vision.build(torch.device("cpu"))
+    StudentPolicy(metadata(encoder, vision)).save(tmp_path / "student")
     moved = file.rename(tmp_path / "moved.pth")
     with pytest.raises(FileNotFoundError, match=r"vit\.pth, which does not exist; .*encoder="):
         evaluate(config(tmp_path / "student"), tmp_path / "out")

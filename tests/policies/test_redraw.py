@@ -69,9 +69,9 @@ def test_a_store_becomes_a_data_set_and_a_store_again(tmp_path):
     assert len(reader) == len(store)
     names = [column.names for column in reader.columns if column.name == "state"]
     assert names == [("point_x", "point_y", "goal_x", "goal_y")]
-    eyes = load_encoder(encoder)
+    loaded = load_encoder(encoder)
     for demonstration, episode in zip(reader, store, strict=True):
-        again = tokenise_episode(demonstration, eyes, 0)
+        again = tokenise_episode(demonstration, loaded, 0)
         assert same(again, episode)
 
 

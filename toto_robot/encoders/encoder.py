@@ -10,7 +10,7 @@ pool -> embedding.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -415,16 +415,21 @@ class Encoder(HashedWeights):
         pca = None
         if self.pca is not None and needs_components(self.pool):
             pca = self.pca.refit(all_features(Encoder(tokenizer, transformer, 0, "mean")))
-        return Encoder(
-            tokenizer,
-            transformer,
-            self.layer,
-            self.pool,
-            repeat_frame=self.repeat_frame,
-            frame_interval_s=self.frame_interval_s,
-            pca=pca,
-            variant=self.variant,
-        )
+        return self.rebuilt(tokenizer, transformer, pca=pca)
+
+    def rebuilt(
+        self, tokenizer: AnyTokenizer, transformer: CausalModel, **changes: Any
+    ) -> "Encoder":
+        """Return an encoder of other models with the settings of this one, except for `changes`."""
+        settings: dict[str, Any] = {
+            "layer": self.layer,
+            "pool": self.pool,
+            "repeat_frame": self.repeat_frame,
+            "frame_interval_s": self.frame_interval_s,
+            "pca": self.pca,
+            "variant": self.variant,
+        }
+        return Encoder(tokenizer, transformer, **settings | changes)
 
 
 # From Python 3.12 on, isinstance does not find submodules, so Encoder is registered explicitly.

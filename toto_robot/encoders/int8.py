@@ -138,16 +138,7 @@ def to_int8(
                 rounder = _Rounder()
                 for name in names:
                     setattr(module, name, Int8Linear(getattr(module, name), rounder))
-    rounded = Encoder(
-        encoder.tokenizer,
-        transformer,
-        encoder.layer,
-        encoder.pool,
-        repeat_frame=encoder.repeat_frame,
-        frame_interval_s=encoder.frame_interval_s,
-        pca=encoder.pca,
-        variant=encoder.variant,
-    )
+    rounded = encoder.rebuilt(encoder.tokenizer, transformer)
     rounded.pooling.load_state_dict(encoder.pooling.state_dict())
     ids = torch.cat([encoder.tokenize(torch.as_tensor(frame)[None]) for frame in frames])
     tokens, pooled = feature_cosine(encoder, rounded, ids)

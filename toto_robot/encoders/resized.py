@@ -58,16 +58,9 @@ def at_image_size(
     trained = {"rope_base": getattr(config, "rope_base", None), "image_size": encoder.image_size}
     variant = "".join(f" {name} {new}" for name, new in changed.items() if new != trained[name])
     changes["tokens_per_frame"] = tokenizer.tokens_per_frame
-    return Encoder(
-        tokenizer,
-        _copy(replace(config, **changes), encoder.transformer),
-        encoder.layer,
-        "mean",
-        repeat_frame=encoder.repeat_frame,
-        frame_interval_s=encoder.frame_interval_s,
-        pca=encoder.pca,
-        variant=encoder.variant + variant,
-    ).to(device)
+    transformer = _copy(replace(config, **changes), encoder.transformer)
+    variant = encoder.variant + variant
+    return encoder.rebuilt(tokenizer, transformer, pool="mean", variant=variant).to(device)
 
 
 def _copy(config: Any, trained: Any) -> Any:
