@@ -367,7 +367,12 @@ def write_video(
         stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv444p" if faithful else "yuv420p"
-        stream.options = {"crf": "10" if faithful else "23", "preset": "veryfast"}
+        # With "mbtree", x264 sometimes gives other bytes for the same frames.
+        stream.options = {
+            "crf": "10" if faithful else "23",
+            "preset": "veryfast",
+            "x264-params": "mbtree=0",
+        }
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
