@@ -27,6 +27,7 @@ from toto_robot.cli import command, config_dirs
 from toto_robot.config import to_dict
 from toto_robot.data.runners import Slurm, run_slices
 from toto_robot.files import write_json
+from toto_robot.locks import REPORT, lock
 from toto_robot.runs import require_same_inputs, require_same_weights
 
 from .environment import AnyEnv, make_env
@@ -75,7 +76,9 @@ def study(config: StudyConfig, out: Path) -> None:
 
 def _report(config: StudyConfig, out: Path, cells: Sequence[Cell]) -> None:
     """Write the report, and print one line per comparison."""
-    for one in write_report(out, config, cells):
+    with lock(out, wait=True, name=REPORT):  # the last tasks of an array may end together
+        comparisons = write_report(out, config, cells)
+    for one in comparisons:
         against = "" if one.against is None else f"  {one.against.mean:+.3f}"
         print(
             f"{one.column:18} {one.suite:12} {one.row:14} {one.rate.mean:6.1%}{against:9}  "

@@ -57,9 +57,9 @@ def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     _remove(old)
 
 
-def write_aside(path: Path, data: bytes | str) -> None:
-    """Write a file atomically; text is converted by `plain` and written as UTF-8."""
-    with written_aside(path) as aside:
+def write_aside(path: Path, data: bytes | str, *, shared: bool = False) -> None:
+    """Write a file atomically, see `written_aside`; text becomes `plain` UTF-8."""
+    with written_aside(path, shared=shared) as aside:
         aside.write_bytes(plain(data).encode() if isinstance(data, str) else data)
 
 
@@ -71,9 +71,9 @@ def plain(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write plain data as JSON with an indent of one space and a newline at the end."""
-    write_aside(path, json.dumps(data, indent=1) + "\n")
+def write_json(path: Path, data: object, *, shared: bool = False) -> None:
+    """Write plain data as JSON with an indent of one space and a newline; see `written_aside`."""
+    write_aside(path, json.dumps(data, indent=1) + "\n", shared=shared)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

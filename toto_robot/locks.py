@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
+REPORT = ".report.lock"  # of the processes that write a report of what several processes made
 HOLD = ".run.lock"  # of `hold`: a command may hold a folder and also write a data set into it
 
 _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)

@@ -280,7 +280,7 @@ def _saved_routes() -> dict[str, Any]:
     """Return the saved back end of each machine; empty if the file is missing or damaged."""
     try:
         known = json.loads(_cache_file().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home folder
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -298,7 +298,7 @@ def _save_route(route: str) -> None:
     from .files import write_json  # here, so that a probe can run this file without its package
 
     # Without a writable home folder, the back ends are tried again at each start (about 1 s).
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
         write_json(_cache_file(), _saved_routes() | {_cache_key(): route})
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from toto_robot.config import differences, to_dict
 from toto_robot.files import write_json, written_aside
+from toto_robot.locks import lock
 from toto_robot.runs import read_record
 
 from ..rollouts.seeds import TRAINING_SEEDS
@@ -75,7 +76,7 @@ def require_scene(data: Path, scene: SceneConfig) -> None:
     del asked["demonstrations"]
     path = data / "scene.json"
     if not path.is_file():
-        write_json(path, asked)
+        write_json(path, asked, shared=True)
     there = read_record(path, data)
     there.pop("versions", None)
     if lines := differences(there, asked):
@@ -94,12 +95,26 @@ def collect(
         ValueError: the expert fails too often.
     """
     folder = folder_of(data, task, appearance)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=True):  # another command may use the same demonstrations
+        _collect(suite, data, task, scene, appearance, folder)
+
+
+def _collect(
+    suite: SuiteProcess,
+    data: Path,
+    task: str,
+    scene: SceneConfig,
+    appearance: Appearance,
+    folder: Path,
+) -> None:
+    """Record into a folder that this process has locked."""
     done = len(found(folder))
     if done >= scene.demonstrations:
         return
     versions = suite.open(task, scene, appearance)
     record = read_record(data / "scene.json", data)
-    write_json(data / "scene.json", record | {"versions": versions})
+    write_json(data / "scene.json", record | {"versions": versions}, shared=True)
     path = folder / "failures.json"
     failures: list[int] = json.loads(path.read_text()) if path.is_file() else []
     with tqdm(total=scene.demonstrations, initial=done, desc=task, unit="episode") as bar:

@@ -203,7 +203,7 @@ def seen(number):
 def test_an_answer_that_comes_late_is_not_taken_for_the_next_one(key_file, stall_at) -> None:
     release, faults = threading.Event(), 0
     with serving(numbered(release, stall_at), key_file) as (address, _):
-        agent = remote(address, key_file, timeout_s=0.3)
+        agent = remote(address, key_file, timeout_s=2.0)
         agent.reset(seen(0))
         for number in range(1, 9):
             try:

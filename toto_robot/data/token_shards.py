@@ -239,7 +239,7 @@ class ShardWriter:
         }
         os.replace(self._aside, self._folder / f"{self._stem}.u16")
         # written last, because a shard counts as complete when its side file exists
-        write_json(self._folder / f"{self._stem}.json", side)
+        write_json(self._folder / f"{self._stem}.json", side, shared=True)
         return side
 
     def abandon(self) -> None:

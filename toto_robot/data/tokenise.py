@@ -24,6 +24,7 @@ from ..cli import command
 from ..device import choose_device
 from ..encoders.loading import load_tokenizer
 from ..files import write_json
+from ..locks import REPORT, lock
 from ..runs import report_found
 from .clips import ClipReader
 from .images import read_square
@@ -103,9 +104,10 @@ def report(out: Path) -> dict[str, Any]:
         "ignored": data.manifest["ignored"],
         "problems": [problem for side in data.sides for problem in side["problems"]],
     }
-    for aside in out.glob(".*.part"):
-        aside.unlink(missing_ok=True)
-    write_json(out / "report.json", summary)
+    with lock(out, wait=True, name=REPORT):  # the last tasks of an array may end together
+        for aside in out.glob(".*.part"):
+            aside.unlink(missing_ok=True)
+        write_json(out / "report.json", summary)
     return summary
 
 

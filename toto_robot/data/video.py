@@ -367,7 +367,9 @@ def write_video(
         stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv444p" if faithful else "yuv420p"
-        # With "mbtree", x264 sometimes gives other bytes for the same frames.
+        # The bytes must not depend on the number of CPU cores, and with "mbtree", x264 sometimes
+        # gives other bytes for the same frames.
+        stream.codec_context.thread_count = 1
         stream.options = {
             "crf": "10" if faithful else "23",
             "preset": "veryfast",

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..locks import lock
 from ..tokenizers.tokenizer import check_frames
 from .contract import CodeFormat, Codes, FrameEncoder, FrameStreams
 
@@ -121,9 +122,13 @@ class FeatureCache:
             )
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._create()
+            # SQLite does not wait if another process sets the mode of a new database
+            with lock(folder, wait=True):
+                self._create()
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{self._file} cannot be opened ({error}); delete it") from error
+            raise ValueError(
+                f"{self._file} cannot be opened ({error}); if it is damaged, delete it"
+            ) from error
 
     @property
     def num_bytes(self) -> int:

@@ -182,6 +182,7 @@ def cache_array(
         if array is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             shape = (count, *values.shape[1:])
+            side.unlink(missing_ok=True)  # it may say that an array with other facts is finished
             array = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
         array[rows.start : rows.stop] = values
         array.flush()

@@ -16,7 +16,9 @@ def write(
         stream = container.add_stream("libx264", rate=RATE)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
-        stream.options = {"crf": "4", "g": str(keys), "bf": "0"}
+        # the same bytes on every machine
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": "4", "g": str(keys), "bf": "0", "x264-params": "mbtree=0"}
         if times is not None:
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
