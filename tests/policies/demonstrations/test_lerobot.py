@@ -16,6 +16,7 @@ from policies.demonstrations.lerobot.layout import Column
 from policies.demonstrations.lerobot.reader import DatasetReader, is_dataset
 from policies.demonstrations.lerobot.video import LOSSLESS, encode, small
 from policies.demonstrations.lerobot.writer import DatasetWriter
+from tests.equal_bytes import outputs
 from tests.policies.demonstrations.demonstrations import noise, noise_interface
 from toto_robot.data.sources import LeRobot
 from toto_robot.data.video import read_frames, read_frames_at
@@ -226,3 +227,15 @@ def test_a_column_has_a_name_of_its_own():
             Column(name=name, dtype="float32", names=("x",))
     with pytest.raises(ValueError, match="a name for each element"):
         Column(name="x", dtype="float32", names=())
+
+
+def test_equal_images_give_equal_bytes_in_every_process():
+    program = """
+import hashlib
+import numpy as np
+from policies.demonstrations.lerobot.video import LOSSLESS, encode, small
+images = np.random.default_rng(0).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+for codec in (LOSSLESS, small(18), small(23)):
+    print(hashlib.sha256(encode(images, 10, codec)).hexdigest())
+"""
+    assert len(outputs(program)) == 1

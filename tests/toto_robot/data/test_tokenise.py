@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +25,9 @@ from toto_robot.data.mixture import SequenceMixture
 from toto_robot.data.runners import Local, Plan, RayCluster, Slurm
 from toto_robot.data.sources import Images, LeRobot, Videos
 from toto_robot.data.token_shards import TokenShards
-from toto_robot.data.tokenise import Stills, TokeniseConfig, VideoClips, tokenise
+from toto_robot.data.tokenise import Stills, TokeniseConfig, VideoClips, report, tokenise
 from toto_robot.encoders.loading import load_tokenizer
+from toto_robot.locks import REPORT
 from toto_robot.models import SequenceLayout
 from toto_robot.tokenizers import LightConfig
 
@@ -89,7 +92,9 @@ def config_of(videos, tokenizer, **changes):
 def content(folder):
     """Return the bytes of all that a run leaves, but the plan, which names the runner's config."""
     return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in ("manifest.json", REPORT)
     }
 
 
@@ -154,6 +159,14 @@ def test_the_crop_of_a_clip_stays_and_differs_between_clips_and_passes(tokenizer
     tokens = TokenShards.open(tmp_path / "out").all_tokens()[np.arange(16)].reshape(4, 4, 4)
     assert (tokens == tokens[:, :1]).all()  # nothing moves, so the frames of a clip are equal
     assert len({tuple(clip[0]) for clip in tokens.tolist()}) == 4
+
+
+def test_the_last_tasks_may_write_the_report_at_once(done, tmp_path):
+    shutil.copytree(done, tmp_path / "out")
+    expected = (done / "report.json").read_bytes()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(report, [tmp_path / "out"] * 100))
+    assert (tmp_path / "out/report.json").read_bytes() == expected
 
 
 def test_a_slurm_array_makes_the_same_bytes(done, videos, tokenizer, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.equal_bytes import outputs
 from tests.toto_robot.data.fake_videos import noisy, numbered, write
 from toto_robot.data.clips import ByFrames, BySeconds, ClipReader
 from toto_robot.data.images import read_square
@@ -62,6 +63,20 @@ def test_an_odd_size_that_players_cannot_have_is_told(size, tmp_path):
     assert not list(tmp_path.iterdir())
     write_video(tmp_path / "odd.mp4", frames, 10.0, faithful=True)
     assert read_frames(tmp_path / "odd.mp4").shape == (3, *size, 3)
+
+
+@pytest.mark.parametrize("faithful", [True, False])
+def test_equal_frames_give_equal_bytes_in_every_process(faithful, tmp_path):
+    program = f"""
+import hashlib
+from pathlib import Path
+from tests.toto_robot.data.fake_videos import noisy
+from toto_robot.data.video import write_video
+path = Path({str(tmp_path / "a.mp4")!r})
+write_video(path, noisy(12), 10.0, faithful={faithful})
+print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+    assert len(outputs(program)) == 1
 
 
 def test_a_part_of_a_file_is_read_from_any_frame(tmp_path):

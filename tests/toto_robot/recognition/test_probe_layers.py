@@ -9,6 +9,7 @@ import torch
 
 from tests.toto_robot.tiny import tiny_engine, tiny_toto
 from toto_robot import load_encoder
+from toto_robot.probing import layer_features
 from toto_robot.probing.layer_features import PixelLayers, cache_array, open_layers
 from toto_robot.recognition.probe import Examples, Probe, ProbeConfig
 from toto_robot.recognition.scores import (
@@ -124,6 +125,21 @@ def test_a_cache_resumes_after_an_interruption_and_is_renewed_for_other_facts(tm
     assert calls == [0, 4, 8]
     cache_array(path, 10, compute, {"a": 2}, "rows", examples=4)
     assert calls == [0, 4, 8, 0, 4, 8]
+
+
+def test_a_cache_that_was_not_renewed_completely_is_not_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    cache_array(path, 8, lambda rows: np.ones((len(rows), 2)), {"a": 1}, "rows", examples=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(layer_features, "write_json", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cache_array(path, 8, lambda rows: np.zeros((len(rows), 2)), {"a": 2}, "rows", 4)
+    ones = cache_array(path, 8, lambda rows: np.ones((len(rows), 2)), {"a": 1}, "rows", examples=4)
+    assert (ones == 1).all()
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_accuracies_equal_a_count_by_hand():
