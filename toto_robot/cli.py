@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from .config import from_dict
 from .config_files import RootFile, search_path
 from .overrides import quoted, read_arguments
-from .runs import goes_on, stopped_after
+from .runs import goes_on, stop_signals, stopped_after
 from .usage import discard_output, help_text, print_any_text, show
 
 __all__ = ["command", "compose", "config_dirs", "configure"]
@@ -79,6 +79,8 @@ def command(
                     _print(name, data, out)
                 with _stoppable(name, out):
                     verb(config, out)
+                if stop_signals:
+                    sys.exit(128 + stop_signals.pop())
             except _user_errors() as error:
                 # a mistake in the settings or on the disk, which the message describes
                 if "HYDRA_FULL_ERROR" in os.environ:

@@ -205,6 +205,11 @@ def report_found(found: int, total: int, unit: str) -> None:
         print(f"continuing: {found} of {total} {unit}s found", flush=True)
 
 
+# Signals that stopped a training before its last step. A command then ends with the exit status
+# 128 + signal, so that no script takes the training for finished.
+stop_signals: list[int] = []
+
+
 def stopped_after(done: int, total: int, unit: str, *, goes_on: bool = True) -> str:
     """Return a message for a run that the user stopped: its progress and how to continue."""
     then = "continue" if goes_on else "start again"

@@ -166,6 +166,17 @@ def test_what_a_verb_cannot_do_is_one_line(folder: Path) -> None:
     assert done.stderr.strip() == "try: a.mp4 is no video"
 
 
+def test_a_training_that_a_signal_stopped_has_not_succeeded(folder: Path) -> None:
+    program = (folder / "program.py").read_text()
+    stopped = program.replace(
+        'print("RAN"', '__import__("toto_robot.runs").runs.stop_signals.append(15); print("RAN"'
+    )
+    (folder / "program.py").write_text(stopped)
+    done = run(folder)
+    assert "RAN" in done.stdout
+    assert done.returncode == 128 + 15
+
+
 def test_compose_gives_what_the_command_would_read(folder, monkeypatch) -> None:
     monkeypatch.setattr(config_files, "LIBRARY", folder / "configs")
     data, out = cli.compose("try", ["rate=2.0"])

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..config import to_dict
 from ..data.loader import read_ahead
-from ..runs import report_found, stopped_after
+from ..runs import report_found, stop_signals, stopped_after
 from .checkpoints import Checkpoints
 from .guard import Guard, GuardConfig
 from .optimizer import AnyOptimizer, build_optimizer
@@ -359,6 +359,8 @@ class _Run:
                 if not writing:
                     self._checkpoints.finish()
                 if asked:
+                    if not last:
+                        stop_signals.append(self._stop.number)
                     return last
                 self._speed.go_on()
         except FloatingPointError:  # of the guard, which raises it on all ranks

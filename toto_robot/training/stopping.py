@@ -22,11 +22,13 @@ class StopSignals:
 
     Attributes:
         asked: True if this rank received a stop request.
+        number: the last signal that this rank received; SIGTERM if there was none.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self.asked = False
+        self.number: int = signal.SIGTERM
         self._interrupt: Any = signal.default_int_handler
 
     @contextmanager
@@ -44,7 +46,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _ask(self, number: int, *_: object) -> None:
-        self.asked = True
+        self.asked, self.number = True, number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._interrupt)
             if self._ranks.first:

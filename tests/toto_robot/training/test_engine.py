@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -33,6 +34,7 @@ from toto_robot.models.transformer import Block
 from toto_robot.models.vision_transformer import VitConfig
 from toto_robot.probing.heads import LayerHeads
 from toto_robot.recognition.sta_head import StaHead, StaModel
+from toto_robot.training import engine as engine_module
 from toto_robot.training import parallel, throughput
 from toto_robot.training.engine import fit
 from toto_robot.training.finetuned_model import FineTunedModel
@@ -191,7 +193,10 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_whoever_asks_is_obeyed_after_the_step(number, tmp_path, capsys):
+def test_whoever_asks_is_obeyed_after_the_step(number, tmp_path, capsys, monkeypatch):
+    signals = []
+    monkeypatch.setattr(engine_module, "stop_signals", signals)
+
     def asked(first, count):
         if first == 4 * 5:
             os.kill(os.getpid(), number)
@@ -200,6 +205,7 @@ def test_whoever_asks_is_obeyed_after_the_step(number, tmp_path, capsys):
     before = signal.getsignal(number)  # ray sets one of its own where it was imported
     stopped = train(tmp_path, phases=[phase(rows=asked)])
     assert not stopped.finished
+    assert signals == [number]
     assert 4 <= stopped.steps < 12
     assert signal.getsignal(number) is before
     told = f"stopped after step {stopped.steps} of 12; run the same command to continue"
@@ -358,6 +364,23 @@ def by_ranks(count, *jobs):
     environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow  # four processes with torch
+def test_two_machines_train_as_one_process(tmp_path):
+    """The command of each machine, as docs/pretraining.md has it."""
+    train(tmp_path / "one", UNKEPT, [phase(steps=20)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=job", __file__]
+    command.append(json.dumps([{"out": str(tmp_path / "two")}]))
+    here = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1"}
+    agents = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [agent.wait(280) for agent in agents] == [0, 0]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 @pytest.mark.slow  # three processes with torch
