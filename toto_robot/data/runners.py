@@ -9,9 +9,9 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from typing import Any, ClassVar
 
 from tqdm import tqdm
@@ -43,7 +43,7 @@ class Local:
 
         Raises:
             RuntimeError: a worker process died. It is raised after the other workers have finished
-                their slices.
+                all other slices.
         """
         workers = min(self.workers, len(slices))
         if workers <= 1:
@@ -52,25 +52,24 @@ class Local:
             return
         # "spawn", because a forked child would inherit the state of torch's threads
         context = multiprocessing.get_context("spawn")
-        done = context.RawArray(
-            "q", workers
-        )  # each worker writes only its entry, so no lock is needed that a dead worker could hold
-        processes = [
-            context.Process(
-                target=_work,
-                args=(job, slices[worker::workers], done, worker),
-                daemon=True,
-            )
-            for worker in range(workers)
-        ]
-        for process in processes:
-            process.start()
+        left, processes, waiting = iter(slices), [], []
+        for _ in range(workers):
+            here, there = context.Pipe()
+            processes.append(context.Process(target=_work, args=(job, there), daemon=True))
+            processes[-1].start()
+            there.close()  # so that the pipe ends when the worker dies
+            waiting.append(here)
         try:
             with tqdm(total=len(slices), desc="slices", unit="slice") as progress:
-                while any(process.is_alive() for process in processes):
-                    time.sleep(0.1)
-                    progress.update(sum(done) - progress.n)
-                progress.update(sum(done) - progress.n)
+                while waiting:
+                    for connection in wait(waiting):
+                        try:
+                            progress.update(connection.recv())
+                            connection.send(next(left, None))
+                        except (EOFError, OSError):
+                            waiting.remove(connection)
+            for process in processes:
+                process.join()
         except BaseException:  # such as Ctrl-C. An unfinished slice leaves no file.
             for process in processes:
                 process.kill()
@@ -79,13 +78,14 @@ class Local:
             raise RuntimeError(f"{len(codes)} of {workers} workers ended with {codes}; run again")
 
 
-def _work(job: Job, slices: Sequence[int], done: Any, worker: int) -> None:
-    """Process slices in a worker process until all are done, or until the parent process ends."""
+def _work(job: Job, parent: Connection) -> None:
+    """Process the slices that the parent process sends, until it sends None or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends its workers
     end_with_parent()
-    for number in slices:
+    parent.send(0)  # number of slices that were finished
+    while (number := parent.recv()) is not None:
         job(number)
-        done[worker] += 1
+        parent.send(1)
 
 
 def end_with_parent() -> None:

@@ -161,6 +161,41 @@ def test_the_crop_of_a_clip_stays_and_differs_between_clips_and_passes(tokenizer
     assert len({tuple(clip[0]) for clip in tokens.tolist()}) == 4
 
 
+class Slow:
+    """A job that notes which worker had a slice; slice 0 waits for all others."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, number):
+        others = range(1, 6)
+        while number == 0 and not all((self.folder / str(one)).exists() for one in others):
+            time.sleep(0.01)
+        (self.folder / str(number)).write_text(str(os.getpid()))
+
+
+def test_a_free_worker_takes_the_next_slice(tmp_path):
+    Local(workers=2).run(Slow(tmp_path), range(6))
+    by = [(tmp_path / str(number)).read_text() for number in range(6)]
+    assert by[0] not in by[1:]
+    assert len(set(by)) == 2
+
+
+class Deadly(Slow):
+    """The same, but the worker of slice 0 dies."""
+
+    def __call__(self, number):
+        if number == 0:
+            os._exit(3)
+        super().__call__(number)
+
+
+def test_the_others_take_the_slices_of_a_dead_worker(tmp_path):
+    with pytest.raises(RuntimeError, match=r"1 of 2 workers ended with \[3\]; run again"):
+        Local(workers=2).run(Deadly(tmp_path), range(6))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3", "4", "5"]
+
+
 def test_the_last_tasks_may_write_the_report_at_once(done, tmp_path):
     shutil.copytree(done, tmp_path / "out")
     expected = (done / "report.json").read_bytes()
