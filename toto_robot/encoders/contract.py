@@ -289,7 +289,7 @@ def require_embedder(encoder: object) -> None:
         TypeError: the object has no `dim` of at least 1, or cannot be called.
     """
     dim = getattr(encoder, "dim", None)
-    if not (callable(encoder) and isinstance(dim, Integral) and dim >= 1):
+    if not (callable(encoder) and isinstance(dim, Integral) and int(dim) >= 1):
         raise TypeError(
             f"{type(encoder).__name__} is no encoder: an encoder has `dim`, the number of values "
             f"of an embedding (here {dim!r}), and a call that returns the embeddings float32 "
@@ -298,7 +298,7 @@ def require_embedder(encoder: object) -> None:
 
 
 def check_embeddings(embeddings: Any, encoder: FrameEmbedder, num_frames: int) -> None:
-    """Raise an error if the result of a call of an encoder has not the shape [b e].
+    """Raise an error if the result of a call of an encoder does not have the shape [b e].
 
     Args:
         embeddings: what the encoder returned.
