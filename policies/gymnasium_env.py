@@ -14,7 +14,7 @@ The action and observation spec is derived from the observation space and the ac
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -140,6 +140,7 @@ class AdaptedEnv(gymnasium.Wrapper):
         super().__init__(env)
         self.images, self.is_rendered = images, is_rendered
         self._name, self._privileged = config.id.rpartition(":")[2], privileged
+        _refuse_frame_stack(env, images, config, self._name)
         self._vectors, others = _vectors(env.observation_space, config, self._name)
         seen = {image.name for image in self.images}
         self._unused = [name for name in others if name not in seen]
@@ -253,9 +254,8 @@ class AdaptedEnv(gymnasium.Wrapper):
     def image_of(self, entry: ImageEntry, raw: Any) -> NDArray[np.uint8]:
         """Return an image, uint8 [h w 3], of an observation, or the image of `render()`."""
         image = self.env.render() if self.is_rendered else read_entry(raw, entry.path)
-        frames = entry.frames(np.asarray(image)[None])[0]
         # a copy, because the environment may reuse its array
-        return np.array(frames[-1] if entry.stacked else frames, order="C")
+        return np.array(entry.frames(np.asarray(image)[None])[0], order="C")
 
     def _is_success(self, info: Mapping[str, Any]) -> bool:
         if self._success is not None:
@@ -347,8 +347,31 @@ def _find_images(
             raise ValueError(f"{config.id}: {error}, and it has no render_mode rgb_array") from None
     env.reset(seed=0)
     frame = np.asarray(env.render())
+    if config.layout is None and frame.shape[-1:] == (4,):
+        choice["layout"] = "hwc"  # RGBA, because `render()` returns no stack of grey images
     (entry,), _ = find_images(spaces.Box(0, 255, frame.shape, np.uint8), **choice)
     return env, [replace(entry, camera="render")], True
+
+
+def _refuse_frame_stack(
+    env: gymnasium.Env[Any, Any], images: Sequence[ImageEntry], config: GymnasiumEnv, name: str
+) -> None:
+    """Raise ValueError if an observation contains several frames, of which one would be used.
+
+    Vectors become matrices in a frame stack, which are no proprioception unless they are listed.
+    """
+    found = [image.describe() for image in images if image.stacked]
+    inner = env
+    while config.proprio is None and isinstance(inner, gymnasium.Wrapper):
+        if isinstance(inner, gymnasium.wrappers.FrameStackObservation):
+            found.append("gymnasium.wrappers.FrameStackObservation")
+        inner = inner.env
+    if found:
+        raise ValueError(
+            f"{name} stacks frames ({'; '.join(found)}), but a policy gets one frame per step: "
+            "register the environment without the frame stack, and set encoder=stream, whose "
+            "embeddings also depend on earlier frames"
+        )
 
 
 def _vectors(
@@ -416,6 +439,7 @@ def _limits(space: spaces.Space, name: str) -> tuple[NDArray[np.float64], NDArra
     if not (np.isfinite([low, high]).all() and (low < high).all()):
         raise ValueError(
             f"{name}: actions need finite limits, got {space}; register the environment with "
-            "gymnasium.wrappers.RescaleAction, or a wrapper of your own that has limits"
+            "gymnasium.wrappers.TransformAction(env, lambda action: action, "
+            f"gymnasium.spaces.Box(low, high, {space.shape})), with the limits of the robot"
         )
     return low, high

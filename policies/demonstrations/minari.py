@@ -206,8 +206,7 @@ def _demonstration(
     else:
         for entry in env.images:
             path = entry.path if images is None else tuple(images.split("/"))
-            one = _frames(read_entry(recorded, path), entry, _words(path))
-            frames[entry.camera] = one[:, -1] if entry.stacked else one
+            frames[entry.camera] = _frames(read_entry(recorded, path), entry, _words(path))
     return Demonstration(
         interface=env.interface,
         images=frames,
@@ -226,7 +225,7 @@ def _demonstration(
 
 
 def _frames(recorded: Any, entry: ImageEntry, name: str) -> NDArray[np.uint8]:
-    """Return recorded images of a camera, uint8 RGB [t h w 3], or [t n h w 3] for stacks of n.
+    """Return recorded images of a camera, uint8 RGB [t h w 3].
 
     Args:
         recorded: the array; of JPEG files, if it is not of images.

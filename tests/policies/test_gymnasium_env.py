@@ -255,12 +255,45 @@ def test_success_is_read_from_the_info_or_by_a_function():
         ({"id": "CartPole-v1", "kwargs": {"sizee": 1}}, "unexpected keyword argument 'sizee'"),
         ({"id": "other/Nothing-v0"}, "Environments of this project: toto/"),
         ({"id": f"{HERE}:other/Discrete-v0"}, r"need continuous actions .* got Discrete\(3\)"),
-        ({"id": f"{HERE}:other/Unlimited-v0"}, "finite limits"),
+        (
+            {"id": f"{HERE}:other/Unlimited-v0"},
+            r"finite limits.*TransformAction\(env, lambda action: action, .*Box\(low, high, \(2,"
+        ),
+        (
+            {"id": f"{HERE}:other/Stacked-v0"},
+            r"Stacked-v0 stacks frames .*stack of 3 frames.*one frame per step.*encoder=stream",
+        ),
+        ({"id": f"{HERE}:other/Stacked-v0", "proprio": ("state",)}, "stack of 3 frames"),
+        (
+            {"id": f"{HERE}:other/Stacked-v0", "kwargs": {"pixels": False}},
+            r"stacks frames \(gymnasium.wrappers.FrameStackObservation\)",
+        ),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         describe_env(config(**changes), with_images=True)
+
+
+def test_unlimited_actions_have_the_limits_of_a_wrapper():
+    env = made(id=f"{HERE}:other/Limited-v0")
+    env.reset(seed=0)
+    before = env.unwrapped.point.copy()
+    env.step(np.array([-1, 0.5], np.float32))
+    moved = env.unwrapped.point - before
+    expected = np.clip(before + 0.2 * (np.array([-2, 1]) + env.unwrapped.drift), -1, 1) - before
+    assert np.allclose(moved, expected)
+
+
+def test_stacked_vectors_are_proprioception_if_they_are_listed():
+    env = made(id=f"{HERE}:other/Stacked-v0", with_images=False, proprio=("state",))
+    assert env.interface.proprio == tuple(f"state_{number}" for number in range(6))
+
+
+def test_four_channels_of_render_are_rgba():
+    env = made(id=f"{HERE}:other/RenderedAlpha-v0", kwargs={"pixels": False})
+    observation, _ = env.reset(seed=0)
+    assert np.array_equal(observation["image_render"], env.unwrapped.render()[..., :3])
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,20 @@ def expert_of_one_action(observation):
     return expert(observation)[:1]
 
 
+def with_limits(**given):
+    limits = spaces.Box(-2, 2, (2,))
+    return gymnasium.wrappers.TransformAction(Unlimited(**given), lambda action: action, limits)
+
+
+def with_stack(**given):
+    return gymnasium.wrappers.FrameStackObservation(OtherReach(**given), 3)
+
+
+class RenderedAlpha(OtherReach):
+    def render(self):
+        return np.dstack([super().render(), np.full((32, 40), 255, np.uint8)])
+
+
 class NoRender(OtherReach):
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012
 
@@ -145,5 +159,7 @@ if "other/Reach-v0" not in gymnasium.registry:
     gymnasium.register("other/Reach-v0", OtherReach, max_episode_steps=12)
     gymnasium.register("other/NoMetadata-v0", without_metadata, max_episode_steps=12)
     gymnasium.register("other/OneAction-v0", with_one_action, max_episode_steps=12)
-    for one in (Discrete, Unlimited, Unseeded, NoRender):
+    gymnasium.register("other/Limited-v0", with_limits, max_episode_steps=12)
+    gymnasium.register("other/Stacked-v0", with_stack, max_episode_steps=12)
+    for one in (Discrete, Unlimited, Unseeded, NoRender, RenderedAlpha):
         gymnasium.register(f"other/{one.__name__}-v0", one, max_episode_steps=12)

@@ -14,6 +14,7 @@ compares frames works with all these encoders if it uses only the methods of thi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,10 +35,12 @@ __all__ = [
     "IndependentFrames",
     "StreamableEncoder",
     "as_float16_codes",
+    "check_embeddings",
     "compress_each",
     "compress_in_batches",
     "from_float16_codes",
     "refuse_gradients",
+    "require_embedder",
     "require_no_past",
 ]
 
@@ -277,6 +280,41 @@ class HashedWeights(nn.Module):
 
     def _hash_weights(self) -> None:
         raise NotImplementedError
+
+
+def require_embedder(encoder: object) -> None:
+    """Raise an error if an object is no `FrameEmbedder`, for example an encoder without `dim`.
+
+    Raises:
+        TypeError: the object has no `dim` of at least 1, or cannot be called.
+    """
+    dim = getattr(encoder, "dim", None)
+    if not (callable(encoder) and isinstance(dim, Integral) and int(dim) >= 1):
+        raise TypeError(
+            f"{type(encoder).__name__} is no encoder: an encoder has `dim`, the number of values "
+            f"of an embedding (here {dim!r}), and a call that returns the embeddings float32 "
+            "[b dim] of uint8 RGB frames [b h w 3]"
+        )
+
+
+def check_embeddings(embeddings: Any, encoder: FrameEmbedder, num_frames: int) -> None:
+    """Raise an error if the result of a call of an encoder does not have the shape [b e].
+
+    Args:
+        embeddings: what the encoder returned.
+        encoder: the encoder.
+        num_frames: number b of frames that were encoded.
+
+    Raises:
+        ValueError: the result is no array or tensor, or has another shape.
+    """
+    shape = getattr(embeddings, "shape", None)
+    if shape is None or tuple(shape) != (num_frames, encoder.dim):
+        found = type(embeddings).__name__ if shape is None else f"shape {list(shape)}"
+        raise ValueError(
+            f"{type(encoder).__name__} returned {found} for {num_frames} frames; embeddings are an "
+            f"array or a tensor [b dim], here [{num_frames}, {encoder.dim}]"
+        )
 
 
 def require_no_past(encoder: object, instead: str) -> None:

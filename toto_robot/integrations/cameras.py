@@ -6,7 +6,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from ..encoders.contract import FrameEmbedder, StreamableEncoder, require_no_past
+from ..encoders.contract import (
+    FrameEmbedder,
+    StreamableEncoder,
+    check_embeddings,
+    require_embedder,
+    require_no_past,
+)
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import EncoderStream, StreamConfig
 
@@ -40,9 +46,11 @@ class CameraStreams:
         Raises:
             ValueError: `stream` is given, but the encoder is not a Toto; or the encoder is a
                 `StreamedEncoder`.
+            TypeError: the encoder has no `dim`, or cannot be called.
         """
         by_name = isinstance(encoder, str | Path)
         self.encoder = load_encoder(encoder, device=device) if by_name else encoder
+        require_embedder(self.encoder)
         self.dim, self.stream = self.encoder.dim, stream
         self._opened: dict[str, EncoderStream] = {}
         require_no_past(self.encoder, "the encoder itself and stream=StreamConfig(...)")
@@ -68,13 +76,16 @@ class CameraStreams:
             begins: true for the environments whose frames are the first of an episode.
 
         Raises:
-            ValueError: the number of environments has changed since the streams were opened.
+            ValueError: the number of environments has changed since the streams were opened, or
+                the encoder does not return embeddings [b dim].
         """
         chosen = rows.nonzero()[:, 0]
         if not len(chosen):
             return torch.empty(0, self.dim, device=frames.device)
         if self.stream is None:
-            embeddings = torch.as_tensor(self.encoder(frames[chosen]))
+            found = self.encoder(frames[chosen])
+            check_embeddings(found, self.encoder, len(chosen))
+            embeddings = torch.as_tensor(found)
         else:
             if camera not in self._opened:
                 assert isinstance(self.encoder, StreamableEncoder)

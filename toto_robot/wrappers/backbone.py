@@ -17,7 +17,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..encoders.contract import FrameEmbedder, require_no_past
+from ..encoders.contract import (
+    FrameEmbedder,
+    check_embeddings,
+    require_embedder,
+    require_no_past,
+)
 from ..encoders.encoder import Encoder
 from ..encoders.loading import load_encoder
 from ..encoders.pooling import join_layers
@@ -42,6 +47,7 @@ class TotoBackbone(nn.Module):
     Raises:
         ValueError: `channels` is neither `first` nor `last`, the encoder cannot be trained, or it
             is a `StreamedEncoder`.
+        TypeError: the encoder has no `dim`, or cannot be called.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class TotoBackbone(nn.Module):
         if channels not in ("first", "last"):
             raise ValueError(f"channels must be 'first' or 'last', got {channels!r}")
         opened = load_encoder(encoder) if isinstance(encoder, (str, Path)) else encoder
+        require_embedder(opened)
         require_no_past(opened, "the encoder itself, because images have no order here")
         self.encoder = opened
         self.dim = opened.dim
@@ -77,13 +84,16 @@ class TotoBackbone(nn.Module):
             images: uint8 in 0..255 or floats in [0, 1], RGB, of any size.
 
         Raises:
-            ValueError: the dtype or the shape is wrong, or floats are outside [0, 1].
+            ValueError: the dtype or the shape is wrong, or floats are outside [0, 1]; or the
+                encoder does not return embeddings [b dim].
         """
         frames = rgb_frames(images, self.channels)
         encoder = self.encoder
         if self.transformer is None or self.pooling is None:
             with torch.no_grad():
-                return torch.as_tensor(encoder(frames)).float()
+                embeddings = encoder(frames)
+            check_embeddings(embeddings, encoder, len(frames))
+            return torch.as_tensor(embeddings).float()
         assert isinstance(encoder, Encoder)
         ids = encoder.tokenize(frames)
         features = encoder.frame_features(self.transformer, ids, encoder.layers)

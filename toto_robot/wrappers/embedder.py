@@ -19,7 +19,13 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..encoders.contract import FrameEmbedder, StreamableEncoder, require_no_past
+from ..encoders.contract import (
+    FrameEmbedder,
+    StreamableEncoder,
+    check_embeddings,
+    require_embedder,
+    require_no_past,
+)
 from ..encoders.loading import load_encoder
 from ..encoders.streaming import StreamConfig
 from ..moved import moved_names
@@ -92,6 +98,7 @@ class ObservationEmbedder:
             ValueError: the space has no image or only ambiguous images, the key of an embedding
                 already exists, or the encoder does not support the stream or stacks of frames, or
                 is a `StreamedEncoder`.
+            TypeError: the encoder has no `dim`, or cannot be called.
         """
         self.entries, raw = find_images(
             space,
@@ -111,6 +118,7 @@ class ObservationEmbedder:
         }
         _check_free(space, self._by_path)
         self.encoder = load_encoder(encoder) if isinstance(encoder, str | Path) else encoder
+        require_embedder(self.encoder)
         require_no_past(self.encoder, "the encoder itself and stream=StreamConfig(...)")
         self.has_stream = stream is not None
         self._tokenize: Callable[[Any], Tensor] | None = None
@@ -179,6 +187,9 @@ class ObservationEmbedder:
             batches: images of each batch; the batches are in temporal order.
             rows: for each batch, the numbers of the environments of its observations.
             fresh: for each batch, true for observations that are the first of an episode.
+
+        Raises:
+            ValueError: the encoder does not return embeddings [b dim].
         """
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for batch, images in enumerate(batches):
@@ -187,10 +198,14 @@ class ObservationEmbedder:
         made: list[list[Any]] = [[None] * len(self.entries) for _ in batches]
         for shape, places in by_size.items():
             arrays = [batches[batch][entry] for batch, entry in places]
-            found = self._encode(_joined(arrays), is_clip=len(shape) == 4)
+            frames = _joined(arrays)
+            found = self._encode(frames, is_clip=len(shape) == 4)
             if self._stream is None:
+                check_embeddings(found, self.encoder, len(frames))
                 # once for all parts: after a simulation, the first calls of torch are slow
-                found = found.numpy(force=True) if isinstance(found, Tensor) else np.asarray(found)
+                if isinstance(found, Tensor):
+                    found = found.float().numpy(force=True)
+                found = np.asarray(found, np.float32)
             start = 0
             for (batch, entry), array in zip(places, arrays, strict=True):
                 made[batch][entry] = found[start : start + len(array)]

@@ -4,8 +4,9 @@ An image is detected by its space. It is a Box of uint8, or of floats within [0,
 four axes. The last axis or the third axis from the end has 3 or 4 entries (RGB, RGBA). A Box with
 four axes is a stack of frames, [t h w c] or [t c h w], oldest first. The image may be inside Dict
 and Tuple spaces, at any depth. An entry is ambiguous if it may be a grey image, depth, or several
-stacked grey images. Ambiguous entries are embedded only if the caller lists them. If there are no
-other images, an ambiguous entry is an error.
+stacked grey images: four channels are RGBA only if the key names colours or the caller gives the
+layout. Ambiguous entries are embedded only if the caller lists them, or gives their layout. If
+there are no other images, an ambiguous entry is an error.
 """
 
 import re
@@ -25,6 +26,7 @@ Flip = Literal["vertical", "rotate180"]
 Key = str | int
 SMALLEST_SIDE = 8  # pixels; a smaller uint8 array is an image only if its name indicates one
 NAMED_IMAGE = re.compile("image|pixels|rgb|camera", re.IGNORECASE)
+NAMED_COLOUR = re.compile("rgb|colou?r", re.IGNORECASE)  # no grey images, so 4 channels are RGBA
 LAYOUTS: tuple[Layout, ...] = ("hwc", "chw", "hw")
 FLIPS: tuple[Flip, ...] = ("vertical", "rotate180")
 
@@ -195,7 +197,13 @@ def find_images(
                 continue
             is_named = chosen is not None or not path or NAMED_IMAGE.search(name) is not None
             smallest = 1 if is_named else SMALLEST_SIDE
-            found[name] = _recognise(box, forced.get(name), smallest, is_chosen=chosen is not None)
+            found[name] = _recognise(
+                box,
+                forced.get(name),
+                smallest,
+                is_chosen=chosen is not None,
+                is_colour=NAMED_COLOUR.search(name) is not None,
+            )
         return found
 
     found = recognise({} if isinstance(layout, str) else layouts)
@@ -241,7 +249,7 @@ def _boxes(
 
 
 def _recognise(
-    box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool
+    box: spaces.Box, forced: Layout | None, smallest: int, *, is_chosen: bool, is_colour: bool
 ) -> tuple[ImageEntry | None, str]:
     """Return the format of the image in a Box; if there is none, None and the reason."""
     shape = box.shape
@@ -283,10 +291,15 @@ def _recognise(
         options = " or ".join(f"layout={layout!r}" for layout, _ in found)
         return None, f"has the ambiguous shape {list(shape)}: set {options}"
     ((layout, stacked),) = found
-    if forced is None and layout == "chw" and _channels(shape, "chw") == 4:
+    if forced is None and not is_colour and layout != "hw" and _channels(shape, layout) == 4:
+        if layout == "chw":
+            return None, (
+                f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? set "
+                "layout='chw', or layout='hw' for grey"
+            )
         return None, (
-            f"has shape {list(shape)}: RGBA with channels first, or 4 stacked grey images? set "
-            "layout='chw', or layout='hw' for grey"
+            f"has shape {list(shape)}: RGBA, or 4 stacked grey images? set layout='hwc' for RGBA; "
+            "for grey, remove the frame stack, and use stream=... for earlier frames"
         )
     return ImageEntry(
         path=(), camera="", shape=shape, layout=layout, stacked=stacked, is_float=is_unit

@@ -78,8 +78,8 @@ def test_stable_baselines_policies_learn_on_its_features(space, width, tmp_path)
 @pytest.mark.parametrize(
     ("space", "arguments"),
     [
-        (spaces.Box(0, 255, (40, 48, 4), np.uint8), {}),
-        (spaces.Dict(a=spaces.Box(0, 255, (40, 48, 4), np.uint8), state=STATE), {}),
+        (spaces.Box(0, 255, (40, 48, 4), np.uint8), {"layout": "hwc"}),
+        (spaces.Dict(rgba=spaces.Box(0, 255, (40, 48, 4), np.uint8), state=STATE), {}),
         (spaces.Box(0, 255, (4, 40, 48), np.uint8), {"layout": "chw"}),
         (spaces.Box(0, 255, (40, 48, 1), np.uint8), {"cameras": ["image"]}),
         (spaces.Dict(grey=spaces.Box(0, 255, (40, 48, 1), np.uint8)), {"cameras": ["grey"]}),

@@ -111,7 +111,6 @@ def test_cameras_with_one_name_have_the_names_of_their_paths() -> None:
 LAYOUTS = {
     "channels last": box((16, 24, 3)),
     "channels first": box((3, 16, 24)),
-    "RGBA": box((16, 24, 4)),
     "floats": box((16, 24, 3), 1.0, np.float32),
     "floats, channels first": box((3, 16, 24), 1.0, np.float64),
     "small, named": box((3, 4, 4)),
@@ -128,6 +127,30 @@ def test_an_encoder_is_shown_uint8_rgb_channels_last(space) -> None:
     if raw.dtype != np.uint8:
         raw = (raw * 255).round()
     assert np.array_equal(env.encoder.shown[0], raw)
+
+
+RGBA = {
+    "key": ("rgba", {}),
+    "key of SAPIEN": ("Color", {}),
+    "layout": ("pixels", {"layout": "hwc"}),
+    "layout of a camera": ("image_top", {"layout": {"top": "hwc"}}),
+}
+
+
+@pytest.mark.parametrize(("key", "choice"), RGBA.values(), ids=RGBA)
+def test_four_channels_are_rgba_if_the_key_or_the_layout_says_so(key, choice) -> None:
+    env, _ = wrap(spaces.Dict({key: box((16, 24, 4))}), **choice)
+    assert np.array_equal(env.encoder.shown[0], env.unwrapped.shown[key][..., :3])
+    assert "RGBA without its alpha" in next(iter(env.cameras.values()))
+
+
+def test_the_grey_stack_of_stable_baselines_is_refused() -> None:
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+
+    venv = VecFrameStack(DummyVecEnv([lambda: Show(box((84, 84, 1)))]), 4)
+    with pytest.raises(ValueError, match=r"RGBA, or 4 stacked grey.*remove the frame stack"):
+        TotoVecEnv(venv, Corner())
+    assert TotoVecEnv(venv.venv, Corner(), cameras=["image"]).reset().shape == (1, Corner.dim)
 
 
 def test_images_are_turned_upright_and_colours_put_in_order() -> None:
@@ -165,6 +188,12 @@ def test_a_grey_image_is_embedded_when_it_is_named() -> None:
 
 REFUSED = {
     "stacked greys": (box((4, 84, 84)), {}, "RGBA with channels first, or 4 stacked grey images"),
+    "stacked greys, last": (box((84, 84, 4)), {}, "RGBA, or 4 stacked grey images"),
+    "listed stack": (
+        spaces.Dict(image=box((84, 84, 4))),
+        {"cameras": ["image"]},
+        r"'image'\] has shape \[84, 84, 4\]: RGBA, or 4 stacked.*layout='hwc' for RGBA; for grey",
+    ),
     "grey alone": (box((84, 84, 1)), {}, r"one channel \[84, 84, 1\]: grey or depth\? list it in"),
     "no size": (box((0, 84, 3)), {}, "the observation has no image"),
     "unknown camera": (
@@ -217,6 +246,7 @@ MIXED = {
     "grey beside colours": (spaces.Dict(rgb=box((84, 84, 3)), grey=GREY), "hw", {}),
     "without a name": (spaces.Dict(front=box((84, 84, 3)), grey=GREY), "hw", {}),
     "four channels": (spaces.Dict(front=box((4, 84, 84)), wrist=box((84, 84, 3))), "chw", {}),
+    "four channels, last": (spaces.Dict(front=box((84, 84, 4)), wrist=RGB), "hwc", {}),
     "chosen": (
         spaces.Dict(front=box((4, 84, 84)), wrist=box((84, 84, 3))), "chw",
         {"cameras": ["front", "wrist"]},
@@ -228,10 +258,10 @@ MIXED = {
 def test_one_layout_for_all_is_only_for_what_is_not_certain(space, layout, choice) -> None:
     entries, _ = find_images(space, layout=layout, **choice)
     found = {entry.camera: (entry.layout, entry.stacked) for entry in entries}
-    certain = {name: ("hwc", 0) for name, one in space.items() if one.shape == (84, 84, 3)}
+    certain = {name: ("hwc", 0) for name, one in space.items() if one.shape[2:] == (3,)}
     (other,) = set(space) - set(certain)
     assert found == certain | {other: (layout, 0)}
-    if layout == "chw":
+    if layout != "hw":
         (rgba,) = (entry for entry in entries if entry.camera == other)
         assert "RGBA without its alpha" in rgba.describe()
 

@@ -101,6 +101,7 @@ def embedded(kind, encoder, **options):
         "flip": "flip",
         "colour_order": "colour_order",
         "chosen": "cameras",
+        "layout": "layout",
     }
     choice = {names[key]: value for key, value in options.items() if key in names}
     options = {key: value for key, value in options.items() if key not in names}
@@ -120,7 +121,7 @@ def embedded(kind, encoder, **options):
     [
         {},
         {"cameras": ("top", "hand")},
-        {"box": BOXES["rgba"]},
+        {"box": BOXES["rgba"], "layout": "hwc"},
         {"box": BOXES["chw"]},
         {"box": BOXES["unit"]},
         {"box": BOXES["grey"], "chosen": ["top"]},

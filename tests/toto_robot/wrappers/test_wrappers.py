@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -329,6 +332,60 @@ def test_an_encoder_may_return_arrays() -> None:
     observation, _ = TotoObservation(Clock(), encode).reset()
     expected, _ = TotoObservation(Clock(), CountingEncoder()).reset()
     assert observation["embedding_front"].tolist() == expected["embedding_front"].tolist()
+
+
+def test_embeddings_have_the_dtype_of_their_space() -> None:
+    for convert in (lambda found: found.double(), lambda found: found.double().numpy()):
+
+        def encode(frames, convert=convert):
+            return convert(CountingEncoder()(frames))
+
+        encode.dim = DIM
+        env = TotoObservation(Clock(), encode)
+        observation, _ = env.reset()
+        assert env.observation_space.contains(observation)
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda found: found[:, :2], r"returned shape \[2, 2\] for 2 frames.*here \[2, 3\]"),
+        (lambda found: found[0], r"returned shape \[3\] for 2 frames"),
+        (lambda found: {"features": found}, "returned dict for 2 frames"),
+    ],
+)
+def test_embeddings_of_another_shape_are_refused(convert, message) -> None:
+    class Wrong(CountingEncoder):
+        def __call__(self, frames):
+            return convert(super().__call__(frames))
+
+    with pytest.raises(ValueError, match=message):
+        TotoObservation(Clock(), Wrong()).reset()
+    venv = SyncVectorEnv([lambda: Clock(sizes=(("front", 4),))] * 2)
+    with pytest.raises(ValueError, match=message):
+        TotoVectorObservation(venv, Wrong()).reset()
+
+
+def test_an_encoder_without_a_width_is_refused() -> None:
+    """In another process, where annotations are not checked."""
+    code = (
+        "import gymnasium, numpy as np\n"
+        "from gymnasium import spaces\n"
+        "from toto_robot import TotoBackbone, TotoObservation\n"
+        "env = gymnasium.Env()\n"
+        "env.observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)\n"
+        "for make in (lambda encoder: TotoObservation(env, encoder), TotoBackbone):\n"
+        "    try:\n"
+        "        make(lambda frames: frames.mean((1, 2)))\n"
+        "    except TypeError as error:\n"
+        "        print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("function is no encoder: an encoder has `dim`")
+        assert "float32 [b dim] of uint8 RGB frames [b h w 3]" in line
 
 
 def test_without_stable_baselines_the_extra_is_named(monkeypatch) -> None:
