@@ -21,6 +21,13 @@ COMMAND = re.compile(r'^main = command\(\s*"(\w+)", (\w+)', re.MULTILINE)
 ONE_KIND = {"lr_sweep", "scaling"}  # they compare models of one kind
 
 
+# what must be given with a choice
+GIVEN = {
+    "gymnasium": ["id=any"],
+    "vit": ["name_or_path=vit.pth", "format=timm", "statistics=half"],
+}
+
+
 def find_commands():
     """Return module and config class of every command, by its name."""
     found = {}
@@ -58,7 +65,7 @@ def choices():
                     continue
                 # the folder of a checkpoint must be given; without an environment, so must `data`
                 if option != "checkpoint" and (name, option) != ("train", "none"):
-                    given = ["env.id=any"] if option == "gymnasium" else []
+                    given = [f"{group.place}.{one}" for one in GIVEN.get(option, ())]
                     yield name, [f"{group.hydra_key}={option}", *given]
 
 

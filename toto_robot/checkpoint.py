@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from .device import float32_default
 from .downloads import check_downloaded
 from .files import sha256_of, written_aside
 
@@ -139,8 +140,9 @@ def load_weights(folder: Path, expected_sha256: str) -> dict[str, Tensor]:
         raise ValueError(f"{file} is not a readable safetensors file ({error})") from error
 
 
+@float32_default()
 def build_module(build: Callable[[], M], weights: Mapping[str, Tensor], where: object) -> M:
-    """Build the module that a config describes, and load its weights.
+    """Build the module that a config describes in float32, and load its weights.
 
     The module is first built on torch's meta device, which allocates no memory, and its names and
     shapes are compared with the weights. So a wrong config is rejected quickly, even if it

@@ -1,8 +1,10 @@
-"""Choose the device of a computation, seed random weights, and count the processors."""
+"""Choose the device and precision of a computation, seed random weights, count processors."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # devices on which a user may turn on autocast
 
 
 def choose_device(name: str) -> str:
@@ -37,6 +39,37 @@ def seeded(seed: int) -> Iterator[None]:
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def float32_default() -> Iterator[None]:
+    """Make float32 torch's default dtype in a `with` block, and restore the default at its end.
+
+    It can also decorate a function.
+    """
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Turn `torch.autocast` off in a `with` block, so that models compute in their own precision.
+
+    It can also decorate a function.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 

@@ -20,7 +20,8 @@ from .config_files import Group
 
 __all__ = ["Arguments", "hints_at", "quoted", "read_arguments"]
 
-BY_PATH = {"encoder": ("checkpoint", "name_or_path")}  # groups whose choice may be a checkpoint
+# groups whose choice may be a path: the choice for a folder, the choice for a file, and its field
+BY_PATH = {"encoder": ("checkpoint", "vit", "name_or_path")}
 WEIGHTS = Path(__file__).parent / "weights"
 _CFG = ("job", "hydra", "all")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -262,11 +263,14 @@ def _choice(
         return []
     if all(one in files for one in values):
         return [f"{group.hydra_key}={value}"]
-    if group.folder in BY_PATH and all(map(_is_checkpoint, values)):
-        choice, field = BY_PATH[group.folder]
-        path = _literal(value, [Path], multirun)
-        return [f"{group.hydra_key}={choice}", f"{group.place}.{field}={path}"]
     known = group.choices(folders, hints_at(config_class, group.place) if group.place else [])
+    if group.folder in BY_PATH and all(map(_is_checkpoint, values)):
+        for_folder, for_file, field = BY_PATH[group.folder]
+        are_files = all(os.path.isfile(os.path.expanduser(one)) for one in values)
+        if not are_files or for_file in known:
+            choice = for_file if are_files else for_folder
+            path = _literal(value, [Path], multirun)
+            return [f"{group.hydra_key}={choice}", f"{group.place}.{field}={path}"]
     more = ", or the folder of a checkpoint" if group.folder in BY_PATH else ""
     raise ValueError(
         f"{key}: unknown choice {value!r}{_near(value, known)}; possible: {', '.join(known)}{more}"

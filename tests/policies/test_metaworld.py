@@ -162,7 +162,7 @@ def save_mvp(path, dim=12, layers=2, patch=4, side=16):
 
 def test_the_users_vit_file_is_a_row(tmp_path):
     save_mvp(tmp_path / "mine.pth")
-    words = f"encoder=mvp encoder.name_or_path={tmp_path}/mine.pth encoder.image_size=16"
+    words = f"encoder={tmp_path}/mine.pth encoder.format=mvp encoder.statistics=imagenet"
     done = benchmark(tmp_path, f"{words} encoder.heads=3 controls=[untrained] parts=[probes]")
     assert done.code == 0, done.err
     rows = {row["row"]: row for row in results(tmp_path)["probes"] if row["target"] == "hand"}

@@ -23,13 +23,14 @@ import os
 import sqlite3
 import weakref
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..device import own_precision
 from ..locks import lock
 from ..tokenizers.tokenizer import check_frames
 from .contract import CodeFormat, Codes, FrameEncoder, FrameStreams
@@ -74,7 +75,8 @@ class FeatureCache:
 
     An embedding from the cache is bit-identical to the embedding that was computed and stored. The
     missing frames of a call are encoded as one batch, in which each frame occurs once. The last
-    bits of an embedding depend on the size of this batch. The embeddings have no gradients.
+    bits of an embedding depend on the size of this batch. The embeddings have no gradients. A copy
+    of the object, also in another process, uses the same folder.
 
     Attributes:
         dim: number e of values in an embedding.
@@ -113,8 +115,7 @@ class FeatureCache:
             )
         self._max_pages = max_bytes // _PAGE
         self._file = folder / FILE
-        self._connections: dict[int, sqlite3.Connection] = {}
-        weakref.finalize(self, _close, self._connections)
+        self._start_without_connection()
         if (folder / "cache.json").exists():
             raise ValueError(
                 f"{folder} holds a feature cache of format 1, which this version does not read; "
@@ -129,6 +130,15 @@ class FeatureCache:
             raise ValueError(
                 f"{self._file} cannot be opened ({error}); if it is damaged, delete it"
             ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a copy or a pickle, without the connections to the database."""
+        return {name: one for name, one in self.__dict__.items() if name != "_connections"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy, which opens its own connection to the database when it needs it."""
+        self.__dict__.update(state)
+        self._start_without_connection()
 
     @property
     def num_bytes(self) -> int:
@@ -152,7 +162,8 @@ class FeatureCache:
         missing = [key for key, value in found.items() if value is None]
         if missing:
             first = {key: row for row, key in reversed(list(enumerate(keys)))}
-            embeddings = self._encoder(pixels[[first[key] for key in missing]])
+            with own_precision():  # autocast is not part of the key
+                embeddings = self._encoder(pixels[[first[key] for key in missing]])
             stored = embeddings.detach().cpu().float().numpy().astype(self._dtype)
             made = {key: one.tobytes() for key, one in zip(missing, stored, strict=True)}
             self._put(made)
@@ -161,6 +172,10 @@ class FeatureCache:
         self.hits += len(keys) - len(missing)
         rows = np.frombuffer(b"".join(found[key] or b"" for key in keys), self._dtype)
         return torch.from_numpy(rows.reshape(len(keys), self.dim).astype(np.float32))
+
+    def _start_without_connection(self) -> None:
+        self._connections: dict[int, sqlite3.Connection] = {}
+        weakref.finalize(self, _close, self._connections)
 
     @property
     def _database(self) -> sqlite3.Connection:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import weights_hash
-from ..device import seeded
+from ..device import float32_default, own_precision, seeded
 from ..models import CausalModel, ModelConfig
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from ..tokenizers.tokenizer import check_frames
@@ -87,7 +87,8 @@ class Encoder(HashedWeights):
     frame's tokens. The features of layer k are the output of block k; those of layer 0 are the
     token embeddings. Before pooling, the features of each token are scaled to a root mean square
     of 1. Blocks after the layer are not computed. The encoder is always in eval mode. It has no
-    gradients, except for the parameters of an attention pool.
+    gradients, except for the parameters of an attention pool. It computes in the precision of its
+    weights, also inside `torch.autocast`.
 
     In a causal transformer, the features of a token depend only on this token and earlier tokens.
     With ``repeat_frame`` the transformer therefore reads the frame twice, and the second copy is
@@ -192,6 +193,17 @@ class Encoder(HashedWeights):
         super().requires_grad_(False)
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "Encoder":
+        """Refuse another device or precision for int8 weights, before any weight is converted."""
+        if any(one.dtype == torch.int8 for one in self.transformer.buffers()):
+            wanted = fn(torch.empty(0))
+            if wanted.dtype != torch.float32 or wanted.device.type != "cpu":
+                raise ValueError(
+                    f"an int8 encoder cannot be converted to {wanted.dtype} on {wanted.device}: it "
+                    "computes in int8 and float32 on the CPU; load the encoder in another dtype"
+                )
+        return super()._apply(fn, recurse)
+
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
@@ -202,6 +214,7 @@ class Encoder(HashedWeights):
         """
         return self.from_tokens(self.tokenize(frames))
 
+    @own_precision()
     @torch.no_grad()
     def tokenize(self, frames: np.ndarray | Tensor) -> Int64[Tensor, "b n"]:
         """Return the tokens of uint8 RGB frames [b h w 3] of any size."""
@@ -211,6 +224,7 @@ class Encoder(HashedWeights):
             return torch.empty(0, self.tokens_per_frame, dtype=torch.int64, device=device)
         return self.tokenizer.encode(frames)
 
+    @own_precision()
     def from_tokens(self, ids: Int64[Tensor, "b n"]) -> Float[Tensor, "b e"]:
         """Return the embeddings of frames that are already tokenised.
 
@@ -262,6 +276,7 @@ class Encoder(HashedWeights):
         """
         return self.token_features(self.tokenize(frames), self.layers if layers is None else layers)
 
+    @own_precision()
     @torch.no_grad()
     def token_features(
         self, ids: Int64[Tensor, "b n"], layers: Sequence[int]
@@ -289,6 +304,7 @@ class Encoder(HashedWeights):
         outputs = transformer.features(torch.cat([start, *frames], dim=1), layers)
         return tuple(normalise(output[:, -self.tokens_per_frame :]) for output in outputs)
 
+    @own_precision()
     def encode_clip(self, clips: np.ndarray | Tensor) -> Float[Tensor, "b t e"]:
         """Return the embeddings of the frames of clips, which also depend on earlier frames.
 
@@ -311,6 +327,7 @@ class Encoder(HashedWeights):
         features = join_layers(self.clip_features(ids.unflatten(0, shape[:2]), self.layers))
         return self.pooling(features.flatten(0, 1)).float().unflatten(0, shape[:2])
 
+    @own_precision()
     @torch.no_grad()
     def clip_features(
         self, ids: Int64[Tensor, "b t n"], layers: Sequence[int]
@@ -401,6 +418,7 @@ class Encoder(HashedWeights):
             camera_hz=camera_hz,
         )
 
+    @float32_default()
     def untrained(self, seed: int = 0) -> "Encoder":
         """Return an encoder of the same architecture with random weights, for comparison.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoint import build_module, load_weights, save_checkpoint, weights_hash
 from ..config import to_dict
-from ..device import seeded
+from ..device import float32_default, seeded
 from .contract import (
     NO_PAST,
     CodeFormat,
@@ -61,7 +61,7 @@ class FrozenEncoder(HashedWeights):
     """A frozen encoder: the first `layer` blocks of a model, and a pool over the patches.
 
     The encoder is always in eval mode. It has no gradients, except for the parameters of an
-    attention pool.
+    attention pool. It computes in the precision of its weights, also inside `torch.autocast`.
 
     Attributes:
         dim: number e of values in an embedding.
@@ -179,6 +179,7 @@ class FrozenEncoder(HashedWeights):
             self.pooling.train(mode)
         return self
 
+    @float32_default()
     def untrained(self: F, seed: int = 0) -> F:
         """Return an encoder of the same architecture with random weights, for comparison.
 

@@ -292,8 +292,6 @@ def _mismatch(
 ) -> ValueError:
     weight = encoder.transformer.embed_tokens.weight
     here = [f"torch {torch.__version__}", f"{weight.dtype} on {weight.device}"]
-    if torch.is_autocast_enabled(weight.device.type):
-        here.append("autocast on")
     if (precision := torch.get_float32_matmul_precision()) != "highest":
         here.append(f"float32 matmul precision {precision!r}")
     return ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checkpoint import build_module, load_weights, read_config, save_checkpoint
 from ..config import from_dict, to_dict
-from ..device import choose_device
+from ..device import choose_device, float32_default
 from ..models import CausalModel
 from ..tokenizers import AnyTokenizer, TokenizerConfig
 from .encoder import Encoder, EncoderConfig
@@ -34,6 +34,7 @@ DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
     "int8": torch.int8,
 }
 VERIFIED_FRAMES = 2  # when an encoder is loaded: the test pattern and one recorded frame
@@ -159,6 +160,7 @@ def load_encoder(
 ) -> Encoder | VitEncoder | PatchEncoder: ...
 
 
+@float32_default()
 def load_encoder(
     name_or_path: str | Path,
     layer: int | Sequence[int] | None = None,
@@ -213,8 +215,11 @@ def load_encoder(
     dtype = _dtype(dtype)
     device = None if device is None else choose_device(str(device))
     if format is not None:
-        if repeat_frame:
-            raise ValueError("repeat_frame is only for a Toto, not for a vision transformer")
+        if repeat_frame or dtype == torch.int8:
+            raise ValueError(
+                "repeat_frame and int8 are only for a Toto, not for a vision transformer; possible "
+                f"dtypes: {', '.join(name for name in DTYPES if name != 'int8')}"
+            )
         if revision is not None or is_hub_name(name_or_path):
             raise ValueError("format= is for a file: names and revisions of the Hub need none")
         return load_vit(
@@ -230,7 +235,8 @@ def load_encoder(
     if repeat_frame or dtype == torch.int8:
         raise ValueError(
             f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
-            "Totos over discrete tokens"
+            "Totos over discrete tokens; possible dtypes: "
+            f"{', '.join(name for name in DTYPES if name != 'int8')}"
         )
     config_class, kind = FROZEN[data["kind"]]
     frozen = open_frozen(folder, data, from_dict(config_class, data["config"]), kind, layer, pool)
@@ -280,11 +286,10 @@ def load_toto(
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """Return the torch dtype for a name such as ``"bfloat16"``; None stays None."""
-    if not isinstance(dtype, str):
-        return dtype
-    if dtype not in DTYPES:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in DTYPES.values():
         raise ValueError(f"unknown dtype {dtype!r}; possible: {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    return found
 
 
 def _open_toto(
@@ -387,7 +392,10 @@ def find_checkpoint(name_or_path: str | Path, revision: str | None = None) -> Pa
         return WEIGHTS / str(name_or_path)
     folder = Path(name_or_path)
     if folder.is_file():
-        raise ValueError(f"{folder} is a file: set its format=, one of {', '.join(FORMATS)}")
+        raise ValueError(
+            f"{folder} is a file: set its format=, one of {', '.join(FORMATS)} (in a command: "
+            f"encoder=vit encoder.name_or_path={folder} encoder.format=...)"
+        )
     if not folder.is_dir():
         known = ", ".join(shipped_encoders() + shipped_baselines()) or "none"
         raise ValueError(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..device import own_precision
 from ..models.patches import PatchConfig, PatchTransformer
 from ..tokenizers.tokenizer import check_frames
 from .frozen import FrozenEncoder
@@ -66,6 +67,7 @@ class PatchEncoder(FrozenEncoder):
     ) -> None:
         super().__init__(transformer, layer, pool, transformer.config.tokens_per_frame, pca)
 
+    @own_precision()
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
@@ -76,6 +78,7 @@ class PatchEncoder(FrozenEncoder):
         """
         return self.pooling(join_layers(self.features(frames))).float()
 
+    @own_precision()
     @torch.no_grad()
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
+from ..device import float32_default
 from .encoder import Encoder
 from .frozen import FrozenEncoder
 from .patches import PatchEncoder
@@ -63,6 +64,7 @@ def at_image_size(
     return encoder.rebuilt(tokenizer, transformer, pool="mean", variant=variant).to(device)
 
 
+@float32_default()
 def _copy(config: Any, trained: Any) -> Any:
     """Build a model from `config` with the weights of `trained`, and resize learned positions."""
     model = config.build()

@@ -32,6 +32,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ..device import own_precision
 from ..models import MambaConfig
 from ..models.causal import require_causal
 from .contract import StreamableEncoder
@@ -96,6 +97,7 @@ class EncoderStream:
         layers: layers whose features `token_features` returns.
     """
 
+    @own_precision()
     def __init__(
         self,
         encoder: StreamableEncoder,
@@ -191,6 +193,7 @@ class EncoderStream:
         """
         return self.step_tokens(self._encoder.tokenize(frames), reset, envs)
 
+    @own_precision()
     def step_tokens(
         self,
         ids: Int64[Tensor, "b n"],
@@ -214,6 +217,7 @@ class EncoderStream:
         """
         return self._advance(ids, reset, envs)[: len(self.layers)]
 
+    @own_precision()
     @torch.no_grad()
     def _advance(
         self, ids: Tensor, reset: np.ndarray | Tensor | None, envs: Sequence[int] | None

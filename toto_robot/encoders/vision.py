@@ -2,6 +2,7 @@
 
     encoder=nano | mae_nano | stream | random | pixels | none | FOLDER
     encoder=mvp encoder.name_or_path=FILE
+    encoder=FILE encoder.format=timm encoder.heads=3 encoder.statistics=imagenet
 
 Three choices are controls, with which results of the trained encoder are compared. `random` has
 the same architecture and cost, but random weights. `pixels` is the frame at 16 x 16 pixels. `none`

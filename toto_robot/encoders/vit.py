@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..device import own_precision
 from ..models.vision_transformer import VisionTransformer, VitConfig
 from ..tokenizers.tokenizer import check_frames
 from .frozen import FrozenEncoder
@@ -88,6 +89,7 @@ class VitEncoder(FrozenEncoder):
             reads_patches=_reads_patches(pool, config),
         )
 
+    @own_precision()
     def forward(self, frames: np.ndarray | Tensor) -> Float[Tensor, "b e"]:
         """Return the embeddings of uint8 RGB frames [b h w 3] of any size.
 
@@ -110,6 +112,7 @@ class VitEncoder(FrozenEncoder):
                 pooled = self.transformer.norm(cells).flatten(1)
         return pooled.float()
 
+    @own_precision()
     def features(
         self, frames: np.ndarray | Tensor, layers: Sequence[int] | None = None
     ) -> tuple[Float[Tensor, "b n d"], ...]:
@@ -121,6 +124,7 @@ class VitEncoder(FrozenEncoder):
         hidden = self.hidden(frames, self.layers if layers is None else layers)
         return tuple(self._patches(one) for one in hidden)
 
+    @own_precision()
     @torch.no_grad()
     def hidden(
         self, frames: np.ndarray | Tensor, layers: Sequence[int]

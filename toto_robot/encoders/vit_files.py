@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..device import float32_default
 from ..models.vision_transformer import VisionTransformer, VitConfig, rotary_periods
 from .training_files import encoder_state, read_data
 from .vit import VitEncoder
@@ -25,6 +26,7 @@ from .vit_formats import FORMATS, HEADS, STATISTICS, Channels, Format
 __all__ = ["FORMATS", "STATISTICS", "load_vit"]
 
 
+@float32_default()
 def load_vit(
     path: str | Path,
     format: str,

@@ -1,20 +1,24 @@
 """The feature cache: the encoder's own bits, several processes, a bound, and kills."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AsyncVectorEnv
 
 from toto_robot import Encoder, TotoObservation
-from toto_robot.encoders.cache import FILE, FeatureCache
+from toto_robot.encoders.cache import FILE, CachedEncoder, FeatureCache
 from toto_robot.encoders.contract import FrameEmbedder
 from toto_robot.models import TotoConfig
 from toto_robot.tokenizers import LightConfig
@@ -55,6 +59,25 @@ class Counting:
     def __call__(self, frames):
         self.encoded += len(frames)
         return frames.flatten(1)[:, : self.dim].float() / 7
+
+
+class Linear(Counting):
+    """An encoder whose matrix product `torch.autocast` would compute in less precision."""
+
+    def __call__(self, frames):
+        return super().__call__(frames) @ torch.linspace(0.1, 0.9, self.dim**2).view(4, 4)
+
+
+class Still(gymnasium.Env):
+    """An environment that shows one image."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, space):
+        self.observation_space = space
+
+    def reset(self, *, seed=None, options=None):
+        return {"image_eye": frames(1)[0]}, {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -220,6 +243,40 @@ def test_a_cache_that_was_open_serves_on_both_sides_of_a_fork(tmp_path):
     assert (cache.misses, cache.hits) == (3, 2)
 
 
+@pytest.mark.parametrize("kind", [FeatureCache, CachedEncoder])
+def test_copies_use_the_same_folder_also_in_a_process_that_is_spawned(tmp_path, kind):
+    cache = kind(tmp_path, toto(), BYTES)
+    expected = cache(frames(3))
+    for made in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert torch.equal(made(frames(3)), expected)
+        assert (made.misses, made.hits) == (3, 3)
+        del made  # and closes only its own connection
+    space = gymnasium.spaces.Dict(
+        {"image_eye": gymnasium.spaces.Box(0, 255, (20, 24, 3), np.uint8)}
+    )
+    env = TotoObservation(Still(space), cache)
+    spawned = AsyncVectorEnv([partial(copy.copy, env)], context="spawn")
+    try:
+        observation, _ = spawned.reset()
+    finally:
+        spawned.close()
+    np.testing.assert_array_equal(observation["embedding_eye"][0], expected[0].numpy())
+    assert torch.equal(cache(frames(3)), expected)
+
+
+def test_autocast_does_not_change_what_is_stored(tmp_path):
+    encoder = toto()
+    cache, other = (FeatureCache(tmp_path / one, encoder, BYTES) for one in "ab")
+    linear = Linear()
+    plain = FeatureCache(tmp_path / "c", linear, BYTES)
+    expected, own = encoder(frames()), linear(torch.from_numpy(frames()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not torch.equal(linear(torch.from_numpy(frames())).float(), own)
+        assert torch.equal(cache(frames()), expected)
+        assert torch.equal(plain(frames()), own)
+    assert torch.equal(other(frames()), expected)
+
+
 WRITER = """
     import sys
     from pathlib import Path
@@ -311,5 +368,5 @@ def test_what_is_no_cache_of_this_version_is_refused(tmp_path):
         FeatureCache(tmp_path / "one", Counting(), BYTES)
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / FILE).write_bytes(b"not a database" * 100)
-    with pytest.raises(ValueError, match=r"features.sqlite cannot be opened .*; delete it"):
+    with pytest.raises(ValueError, match=r"features.sqlite cannot be opened .*, delete it"):
         FeatureCache(tmp_path / "two", Counting(), BYTES)

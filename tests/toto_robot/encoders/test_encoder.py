@@ -304,6 +304,46 @@ def test_an_untrained_copy_has_other_weights_and_the_same_shape():
     assert not torch.equal(control(frames()), model(frames()))
 
 
+@pytest.mark.parametrize("name", ["toto-nano", "mae-nano"])
+def test_autocast_and_the_default_dtype_do_not_change_an_encoder(name):
+    model = load_encoder(name)
+    embeddings, codes = model(frames(2)), model.compress(frames(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(frames(2)), embeddings)
+        np.testing.assert_array_equal(model.compress(frames(2)), codes)
+        assert torch.equal(load_encoder(name)(frames(2)), embeddings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = load_encoder(name)
+        assert again.fingerprint == model.fingerprint
+        assert torch.equal(again(frames(2)), embeddings)
+        assert again.untrained().fingerprint == model.untrained().fingerprint
+        with pytest.raises(ValueError, match="layer 99"):
+            load_encoder(name, layer=99)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast_does_not_change_a_stream():
+    model = encoder()
+    plain = model.stream(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = model.stream(3)
+        steps = [inside.step(frames(seed=seed)) for seed in (0, 1)]
+    for seed, step in enumerate(steps):
+        assert torch.equal(step, plain.step(frames(seed=seed)))
+
+
+def test_impossible_dtypes_are_named():
+    with pytest.raises(
+        ValueError, match=r"unknown dtype torch\.int64; possible: float32, float16, "
+    ):
+        load_encoder("toto-nano", dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"int8 are for Totos .*; possible dtypes: float32, "):
+        load_encoder("mae-nano", dtype="int8")
+
+
 def test_unknown_names_layers_and_pools_list_what_exists(tmp_path):
     with pytest.raises(
         ValueError, match=r"unknown encoder 'toto-huge': neither a shipped name \(.*\) nor"

@@ -96,6 +96,17 @@ def test_only_a_llama_is_converted(pictures):
         to_int8(other, pictures)
 
 
+def test_an_int8_encoder_is_not_converted(nano, pictures):
+    rounded = to_int8(nano, pictures)
+    expected = rounded(pictures[0][None])
+    for convert in (rounded.half, lambda: rounded.to(torch.bfloat16), rounded.double):
+        with pytest.raises(
+            ValueError, match=r"an int8 encoder cannot be converted to torch\.\w+ on"
+        ):
+            convert()
+    assert torch.equal(rounded.float().to("cpu")(pictures[0][None]), expected)
+
+
 def test_no_frames_have_no_embeddings(nano, pictures):
     assert to_int8(nano, pictures)(np.zeros((0, 8, 8, 3), np.uint8)).shape == (0, nano.dim)
 

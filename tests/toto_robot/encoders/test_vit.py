@@ -396,7 +396,10 @@ def test_files_that_are_none_are_named(tmp_path):
         load_encoder(write(tmp_path, [1, 2], "list.pth"), format="mae", heads=HEADS)
     with pytest.raises(ValueError, match=r"missing \['blocks.*unexpected \[\]"):
         load_encoder(write(tmp_path, {"teacher": {}}, "dino.pth"), format="dinov2")
-    with pytest.raises(ValueError, match=r"is a file: set its format=, one of mae, mvp"):
+    advice = (
+        r"is a file: set its format=, one of mae, mvp.*\(in a command: encoder=vit encoder\.name"
+    )
+    with pytest.raises(ValueError, match=advice):
         load_encoder(half)
 
 
@@ -471,6 +474,10 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path):
             "statistics must be one of .* files of format 'timm' do not contain them",
         ),
         ({"format": "mae", "statistics": "clip"}, r"must be one of \['imagenet', 'half'\]"),
+        (
+            {"format": "mae", "dtype": "int8"},
+            "possible dtypes: float32, float16, bfloat16, float64",
+        ),
         ({"format": "mae", "image_size": 18}, "multiple of the patch size 4, got 18"),
         ({"format": "mae", "image_size": 0}, "image_size must be at least 1"),
         ({"format": "mae", "layer": 4}, r"layer 4 does not exist; 0 \(embedding\) to 3"),
