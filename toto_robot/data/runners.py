@@ -62,7 +62,8 @@ class Local:
         try:
             with tqdm(total=len(slices), desc="slices", unit="slice") as progress:
                 while waiting:
-                    for connection in wait(waiting):
+                    ready = wait(waiting)
+                    for connection in [one for one in waiting if one in ready]:
                         try:
                             progress.update(connection.recv())
                             connection.send(next(left, None))
