@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from envs.interface import OWN
 from envs.randomisation import suite
 from envs.success_rates import describe_rate
 from toto_robot.cli import command
@@ -243,6 +244,12 @@ def _find_policy(config: EvaluateConfig) -> _Evaluated:
     metadata = read_metadata(folder)
     vision = relocated(folder, metadata.vision, config.encoder)
     env = metadata.env if config.env is None else config.env
+    if metadata.interface.action_kind == OWN:
+        raise ValueError(
+            f"{folder} has the actions of a third-party data set, so no environment here can "
+            f"evaluate it. In your own program: policies.load_policy({str(folder)!r}).act("
+            "observation)"
+        )
     if env is None:
         raise ValueError(
             f"{folder} was trained on data without an environment; choose one for the evaluation: "

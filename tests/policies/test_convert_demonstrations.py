@@ -20,6 +20,7 @@ from policies.student import load_student, read_metadata
 from policies.train import train
 from real_robot.limits import FR3
 from real_robot.translator import Translator
+from tests.command_lines import run
 from tests.policies.fake_world import save_tiny_encoder
 from tests.policies.test_train import config, metrics
 from toto_robot import load_encoder
@@ -460,6 +461,8 @@ def test_a_files_own_actions_are_kept_by_choice(tmp_path, kind):
     assert (act >= own.min(0) - 1e-3).all()
     assert (act <= own.max(0) + 1e-3).all()
     assert np.abs(act).max() > 1  # in the file's units
+    told = run("policies.evaluate", f"policy={tmp_path / 'run'} out={tmp_path / 'e'}")
+    assert "so no environment here can evaluate it. In your own program: policies." in told.err
     with pytest.raises(ValueError, match=r"(?s)different interfaces.*action_kind: 'own' != .*bc"):
         train(config(encoder, data=tmp_path / "out"), tmp_path / "dagger")
 
