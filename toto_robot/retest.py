@@ -118,6 +118,8 @@ def retest(config: RetestConfig, out: Path) -> Finding | None:
 def _plan(runs: Runs, config: RetestConfig) -> str:
     """Return a line with the number of runs, and the minutes of the trainings that remain."""
     units = runs.units()
+    if not units:
+        return f"{config.claim.statement}: compares runs of other commands, and runs nothing"
     names = list(dict.fromkeys(run.name for run, _, _ in units))
     text = f"{config.claim.statement}: {len(names)} kinds of runs ({', '.join(names)}), "
     text += f"{len(config.seeds)} seeds, {len(units)} runs"
