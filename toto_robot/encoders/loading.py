@@ -37,6 +37,7 @@ DTYPES = {
     "float64": torch.float64,
     "int8": torch.int8,
 }
+_FLOATS = ", ".join(name for name, dtype in DTYPES.items() if dtype.is_floating_point)
 VERIFIED_FRAMES = 2  # when an encoder is loaded: the test pattern and one recorded frame
 
 
@@ -218,7 +219,7 @@ def load_encoder(
         if repeat_frame or dtype == torch.int8:
             raise ValueError(
                 "repeat_frame and int8 are only for a Toto, not for a vision transformer; possible "
-                f"dtypes: {', '.join(name for name in DTYPES if name != 'int8')}"
+                f"dtypes: {_FLOATS}"
             )
         if revision is not None or is_hub_name(name_or_path):
             raise ValueError("format= is for a file: names and revisions of the Hub need none")
@@ -236,7 +237,7 @@ def load_encoder(
         raise ValueError(
             f"{folder} holds a {data['kind']!r} checkpoint: repeat_frame and int8 are for "
             "Totos over discrete tokens; possible dtypes: "
-            f"{', '.join(name for name in DTYPES if name != 'int8')}"
+            f"{_FLOATS}"
         )
     config_class, kind = FROZEN[data["kind"]]
     frozen = open_frozen(folder, data, from_dict(config_class, data["config"]), kind, layer, pool)
